@@ -33,23 +33,26 @@ FOLDED_CASE = _byte_classes(fold_case=True)
 
 @nb.njit(cache=True, nogil=True)
 def hash_tokens(data, start, end, classes, out):
-    """Hash the tokens of data[start:end] into out: uint64[>= (end - start + 1) // 2]; returns how many there are."""
+    """Hash the tokens of data[start:end] into out: uint64[>= (end - start + 1) // 2]; returns how many there are.
+
+    No branch depends on the bytes, since where tokens end cannot be predicted: the running hash is stored at every byte,
+    and the place to store moves on after a token's last.
+    """
     count = 0
-    i = start
-    while i < end:
-        while i < end and classes[data[i]] == 0:
-            i += 1
-        if i == end:
-            break
-        h = _FNV_OFFSET
-        while i < end:
-            c = classes[data[i]]
-            if c == 0:
-                break
-            h = (h ^ np.uint64(c)) * _FNV_PRIME
-            i += 1
-        out[count] = mix(h)
+    h = _FNV_OFFSET
+    inside = False
+    for i in range(start, end):
+        c = classes[data[i]]
+        belongs = c != 0
+        out[count] = h
+        count += inside & (not belongs)
+        h = (h ^ np.uint64(c)) * _FNV_PRIME if belongs else _FNV_OFFSET
+        inside = belongs
+    if inside:
+        out[count] = h
         count += 1
+    for i in range(count):
+        out[i] = mix(out[i])
     return count
 
 
