@@ -240,12 +240,9 @@ class BuildConfig(Section):
                 raise ValueError(f"mixture.sources names {name!r}, which is no source{_nearest(name, names)}")
         return self
 
-    def priority(self, name: str) -> int:
-        """The survivor order's first key for a source: its `priority`, or its place in the list; lower wins."""
-        for place, source in enumerate(self.sources):
-            if source.name == name:
-                return place if source.priority is None else source.priority
-        raise KeyError(name)
+    def priorities(self) -> dict[str, int]:
+        """Source name -> the survivor order's first key: its `priority`, or its place in the list; lower wins."""
+        return {s.name: place if s.priority is None else s.priority for place, s in enumerate(self.sources)}
 
 
 def _as_benchmarks(listed: Any) -> Any:

@@ -6,7 +6,7 @@ it belongs to in its schema's metadata (`kind`), so that one stage can hand out 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -121,3 +121,23 @@ def split_rows(batch: pa.RecordBatch, drop: np.ndarray) -> tuple[pa.RecordBatch,
     """(kept, dropped) rows of a batch by a bool[n] mask of what to drop."""
     mask = pa.array(drop)
     return batch.filter(pc.invert(mask)), batch.filter(mask)
+
+
+def source_priorities(priorities: Mapping[str, int], sources: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """int32[n]: the priority of each source name, the survivor order's first key; lower wins."""
+    places = pc.index_in(sources, value_set=pa.array(list(priorities), pa.string()))
+    found = pa.array(list(priorities.values()), pa.int32()).take(places)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def provenance(documents: pa.Table) -> pa.Array:
+    """string[n]: `source:repo/path`, how messages name a document."""
+    parts = [pc.fill_null(documents.column(name), "") for name in ("source", "repo", "path")]
+    return pc.binary_join_element_wise(parts[0], pc.binary_join_element_wise(*parts[1:], "/"), ":").combine_chunks()
+
+
+def sorted_dropped(dropped: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Dropped rows in their total order: id, source, repo, path, reason (null ids last)."""
+    keys = [(name, "ascending") for name in ("id", "source", "repo", "path", "reason", "detail")]
+    table = dropped.take(pc.sort_indices(dropped, sort_keys=keys)).replace_schema_metadata(DROPPED.metadata)
+    yield from table.combine_chunks().to_batches(max_chunksize=65_536)

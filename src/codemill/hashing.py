@@ -106,3 +106,20 @@ def draws(words: np.ndarray, seed: int, purpose: str) -> np.ndarray:
     out = np.empty(len(words), np.uint64)
     _draw(words, np.uint64(purpose_seed(seed, purpose)), out)
     return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _hash_texts(offsets, data, state, out):
+    for row in range(len(offsets) - 1):
+        h = state
+        for i in range(offsets[row], offsets[row + 1]):
+            h = (h ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
+        out[row] = combine(h, np.uint64(offsets[row + 1] - offsets[row]))
+
+
+def hash_texts(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """uint64[n]: a hash of each short text (paths, names), for spreading rows over partitions; not for identity."""
+    offsets, data = text_buffers(texts)
+    out = np.empty(len(offsets) - 1, np.uint64)
+    _hash_texts(offsets, data, np.uint64(0xCBF29CE484222325), out)
+    return out

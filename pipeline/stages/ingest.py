@@ -1,0 +1,183 @@
+"""Ingest: from sources to unique, filtered, redacted documents, partitioned and sorted by id.
+
+Flows in: what the sources list. Flows out, for each partition of ids: `documents` (unique texts, redacted),
+`dropped` (unreadable, filtered out, exact duplicates) and `redactions`. Every input file, row or archive member is a row of
+`documents` or of `dropped`. This is the one stage that shuffles text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codemill.dedup.exact import exact_duplicates
+from codemill.hashing import hash_texts, id_words
+from codemill.pipeline.config import BuildConfig
+from codemill.pipeline.config import Source as SourceConfig
+from codemill.pipeline.documents import (
+    DOCUMENTS,
+    DROPPED,
+    REDACTIONS,
+    dropped_rows,
+    kind_of,
+    provenance,
+    sorted_dropped,
+    source_priorities,
+)
+from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
+from codemill.pipeline.filters import apply_filters, load_opt_out
+from codemill.pipeline.redact import redact
+from codemill.pipeline.sources.splits import Split, list_splits, read_split
+from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, text_batches
+
+VERSION = 1
+PARTITION_BYTES = 64 << 20  # text in a partition: what a worker holds at a time
+KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS}
+
+
+def run_ingest(context: Context) -> Record:
+    """Run the stage, or take it from an earlier build of the same inputs."""
+    config = context.config
+    context.reporter.say("ingest: listing the sources")
+    splits, listing_drops = _list(config)
+    opted_out = load_opt_out(config.filter.opt_out) if config.filter.opt_out else frozenset()
+    stamps = [[split.source, split.url, split.part, split.stamp] for split in splits]
+    depends_on = (VERSION, config.sources, config.filter, config.redact, sorted(opted_out), stamps)
+
+    def body(work: Work) -> dict[str, Any]:
+        total = sum(split.size_bytes for split in splits)
+        partitions = partition_count(total)
+        read = Mapped(_rows(splits, listing_drops), ReadAndFilter(config, opted_out))
+        exchanged = Exchanged(
+            read, PartitionOfRow(partitions), partitions, Deduplicate(config), {"documents": DOCUMENTS, "dropped": DROPPED}
+        )
+        work.write(exchanged, KINDS, "read", sums=("size_bytes",))
+        inputs = {source.name: len({s.url for s in splits if s.source == source.name}) for source in config.sources}
+        return {"partitions": partitions, "inputs": inputs}
+
+    return run_stage(context, "ingest", depends_on, body)
+
+
+def partition_count(size_bytes: int) -> int:
+    """How many partitions so much text is cut into: a function of the inputs, never of the machine."""
+    return max(1, -(-size_bytes // PARTITION_BYTES))
+
+
+def _list(config: BuildConfig) -> tuple[list[Split], pa.Table]:
+    splits: list[Split] = []
+    drops: list[pa.Table] = [DROPPED.empty_table()]
+    for source in config.sources:
+        found, dropped = list_splits(source)
+        splits += found
+        drops.append(dropped)
+    return splits, pa.concat_tables(drops)
+
+
+def _rows(splits: list[Split], listing_drops: pa.Table) -> Rows:
+    """The work list: a split a row, and one row for what could not even be listed."""
+    described = [json.dumps(dataclasses.asdict(split)) for split in splits]
+    rows = {"split": described, "dropped": [None] * len(splits), "size_bytes": [split.size_bytes for split in splits]}
+    if len(listing_drops) or not splits:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, DROPPED) as writer:
+            writer.write_table(listing_drops)
+        rows = {"split": [*described, None], "dropped": [*rows["dropped"], sink.getvalue().to_pybytes()], "size_bytes": [*rows["size_bytes"], 0]}
+    schema = pa.schema([("split", pa.string()), ("dropped", pa.binary()), ("size_bytes", pa.int64())])
+    return Rows(pa.table(rows, schema=schema))
+
+
+@dataclass(frozen=True)
+class ReadAndFilter:
+    """A split -> its documents that pass the filters, and what was dropped. Duplicates inside a batch lose their
+    text at once, so that a text that a source repeats a million times does not travel a million times."""
+
+    config: BuildConfig
+    opted_out: frozenset[str]
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        described = row.column("split")[0].as_py()
+        if described is None:
+            yield from pa.ipc.open_stream(row.column("dropped")[0].as_py())
+            return
+        split = Split(**json.loads(described))
+        source = _source(self.config, split.source)
+        for batch in read_split(split, source, self.config.filter.max_size_bytes):
+            if kind_of(batch.schema) == "dropped":
+                yield batch
+                continue
+            kept, dropped = apply_filters(batch, self.config.filter, self.opted_out)
+            yield dropped
+            table = pa.Table.from_batches([kept])
+            order, first = exact_duplicates(table, _priorities(self.config, table))
+            yield kept.take(pa.array(order[first]))
+            yield dropped_rows(kept.take(pa.array(order[~first])), "exact_duplicate")
+
+
+@dataclass(frozen=True)
+class PartitionOfRow:
+    """The partition of a row: the range of its id; of its path, where it has no id."""
+
+    partitions: int
+
+    def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
+        ids = batch.column("id")
+        missing = ids.is_null()
+        hashes = id_words(ids.fill_null("0" * 32))[:, 0].copy()
+        if ids.null_count:
+            rows = missing.to_numpy(zero_copy_only=False)
+            hashes[rows] = hash_texts(batch.column("path").filter(missing).fill_null(""))
+        return hash_partition(hashes, self.partitions)
+
+
+@dataclass(frozen=True)
+class Deduplicate:
+    """All documents of a range of ids -> one for each id, redacted; the others are exact duplicates of it."""
+
+    config: BuildConfig
+
+    def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        documents = tables["documents"]
+        order, first = exact_duplicates(documents, _priorities(self.config, documents))
+        survivors = pa.array(order[first])
+        losers = documents.select(_LOSER_COLUMNS).take(pa.array(order[~first]))
+        names = documents.select(["id", "source", "repo", "path"]).take(survivors)
+        dropped = [tables["dropped"], pa.Table.from_batches([dropped_rows(losers, "exact_duplicate")])]
+        yield from sorted_dropped(_name_survivors(pa.concat_tables(dropped), names))
+        redactions = []
+        for batch in text_batches(documents.take(survivors).replace_schema_metadata(DOCUMENTS.metadata)):
+            redacted, found = redact(batch, self.config.redact)
+            redactions.append(found)
+            yield redacted
+        yield from redactions
+
+
+_LOSER_COLUMNS = ["id", "source", "repo", "path", "language", "size_bytes"]
+
+
+def _source(config: BuildConfig, name: str) -> SourceConfig:
+    return next(source for source in config.sources if source.name == name)
+
+
+def _priorities(config: BuildConfig, documents: pa.Table) -> pa.Array:
+    """int32[n]: the survivor order's first key of each document."""
+    return source_priorities(config.priorities(), documents.column("source"))
+
+
+def _name_survivors(dropped: pa.Table, survivors: pa.Table) -> pa.Table:
+    """Fill in who stayed for each exact duplicate: the document of the same id, and where it lies."""
+    place = pc.index_in(dropped.column("id"), value_set=survivors.column("id").combine_chunks())
+    exact = pc.equal(dropped.column("reason"), "exact_duplicate")
+    where = provenance(survivors).take(place)
+    detail = pc.if_else(exact, pc.binary_join_element_wise("same text as", where, " "), dropped.column("detail"))
+    survivor_id = pc.if_else(exact, dropped.column("id"), dropped.column("survivor_id"))
+    similarity = pc.if_else(exact, pa.scalar(1.0, pa.float32()), dropped.column("similarity"))
+    for name, column in (("detail", detail), ("survivor_id", survivor_id), ("similarity", similarity)):
+        dropped = dropped.set_column(dropped.schema.get_field_index(name), name, column)
+    return dropped
