@@ -1,0 +1,163 @@
+"""SPDX headers, LICENSE files and the allow-list."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from identify.vendor.licenses import LICENSES
+
+from codemill.pipeline.license import allowed, header_licenses, license_of_text
+
+TEXT_OF = dict(LICENSES)
+
+
+def header(text: str) -> str | None:
+    return header_licenses(pa.array([text], pa.large_string()))[0].as_py()
+
+
+def is_allowed(expression: str | None, *allow: str, unknown: str = "drop") -> bool:
+    return bool(allowed(pa.array([expression], pa.string()), allow, unknown)[0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("# SPDX-License-Identifier: MIT\n", "MIT"),
+        ("#!/bin/sh\r\n# SPDX-License-Identifier: MIT\r\n", "MIT"),
+        ("/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */", "GPL-2.0 WITH Linux-syscall-note"),
+        ("<!-- SPDX-License-Identifier: (Apache-2.0 OR MIT) -->\n", "(Apache-2.0 OR MIT)"),
+        ("// SPDX-License-Identifier: 0BSD\n// SPDX-License-Identifier: MIT\n", "0BSD"),
+        ("\N{SNOWMAN}" * 1365 + "SPDX-License-Identifier: MIT", None),
+        ("x" * 4000 + "\nSPDX-License-Identifier: MIT\n", "MIT"),
+        ("SPDX-License-Identifier: <expression>", None),
+        ("SPDX-License-Identifier: (MIT", None),
+        ("SPDX-License-Identifier: ()", None),
+        ("SPDX-License-Identifier:", None),
+        ("license: MIT", None),
+        ("", None),
+    ],
+)
+def test_a_header_names_its_license_or_nothing(text: str, expected: str | None) -> None:
+    assert header(text) == expected
+
+
+def test_headers_stay_with_their_rows() -> None:
+    texts = pa.array(
+        ["", "# SPDX-License-Identifier: MIT", "x", "# SPDX-License-Identifier: ISC"], pa.large_string()
+    )
+    assert header_licenses(texts).to_pylist() == [None, "MIT", None, "ISC"]
+    assert header_licenses(texts[2:]).to_pylist() == [None, "ISC"]
+    assert header_licenses(texts[:0]).to_pylist() == []
+
+
+@pytest.mark.parametrize("name", sorted(TEXT_OF))
+def test_every_reference_text_is_recognized_when_rewrapped_and_signed(name: str) -> None:
+    signed = f"Copyright (c) 2020-2024 A. N. Author <a@example.org>\n\n{TEXT_OF[name]}"
+    assert (
+        license_of_text(re.sub(r"\s+", "  ", signed.replace("\n\n", "\0")).replace("\0", "\r\n\r\n")) == name
+    )
+
+
+@pytest.mark.parametrize("pair", [("MIT", "BSD-3-Clause"), ("Apache-2.0", "MIT"), ("GPL-3.0", "LGPL-3.0")])
+def test_a_file_with_two_licenses_is_unknown(pair: tuple[str, str]) -> None:
+    assert license_of_text(TEXT_OF[pair[0]] + "\n\n" + TEXT_OF[pair[1]]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "MIT", "All rights reserved.",
+     "This product includes software under the MIT and Apache-2.0 licenses. " * 50,
+     "x" * 1_000_000, "\N{SNOWMAN}" * 1000],
+)  # fmt: skip
+def test_other_text_is_no_license(text: str) -> None:
+    assert license_of_text(text) is None
+
+
+def test_a_changed_grant_is_unknown() -> None:
+    words = TEXT_OF["MIT"].split()
+    assert license_of_text(" ".join(words[: len(words) * 3 // 4])) is None
+
+
+def test_license_files_never_contradict_what_installed_packages_declare() -> None:
+    seen: set[str] = set()
+    for distribution in importlib.metadata.distributions():
+        declared = distribution.metadata.json.get("license_expression")
+        for file in distribution.files or []:
+            top = re.search(r"\.dist-info/(?:licenses/)?LICEN[CS]E[^/]*$", str(file))
+            found = license_of_text(file.read_text()) if declared and top else None
+            if found:
+                assert found in str(declared), file
+                seen.add(found)
+    assert {"MIT", "BSD-3-Clause"} <= seen
+
+
+def test_pythons_own_license_is_recognized_but_not_where_it_is_an_appendix() -> None:
+    files = importlib.metadata.files("typing_extensions") or []
+    text = next(file.read_text() for file in files if file.name == "LICENSE")
+    assert license_of_text(text) == "PSF-2.0"
+    assert license_of_text(TEXT_OF["MIT"] + text) is None
+
+
+@pytest.mark.parametrize(
+    "expression, expected",
+    [
+        ("MIT", True), ("mit", True), ("Apache-2.0", False), ("MIT OR Apache-2.0", True),
+        ("MIT or Apache-2.0", True),
+        ("MIT AND Apache-2.0", False), ("MIT AND ISC", True), ("(MIT AND Apache-2.0) OR ISC", True),
+        ("MIT AND (Apache-2.0 OR ISC)", True), ("Apache-2.0 OR Zlib AND MIT", False), ("GPL-2.0", True),
+        ("GPL-2.0-only", True), ("GPL-2.0-or-later", True), ("GPL-2.0+", True), ("GPL-3.0-or-later", False),
+        ("LGPL-3.0+", True), ("LGPL-3.0", False), ("GPL-2.0-only WITH Classpath-exception-2.0", True),
+        ("GPL-2.0+ WITH Classpath-exception-2.0", True), ("Apache-2.0 WITH LLVM-exception", False),
+        ("EPL-2.0 WITH some-exception", True), ("EPL-2.0", False), ("see LICENSE", False), ("MIT OR", False),
+        ("(MIT", False), ("()", False), ("", False), ("MIT OR " * 10_000 + "MIT", False),
+        ("(" * 900 + "MIT", False),
+    ],
+)  # fmt: skip
+def test_expressions_are_evaluated_against_the_allow_list(expression: str, expected: bool) -> None:
+    listed = ("MIT", "isc", "GPL-2.0-only", "LGPL-3.0-or-later", "EPL-2.0 WITH some-exception")
+    assert is_allowed(expression, *listed) is expected
+
+
+def test_unknown_licenses_go_the_way_the_config_says() -> None:
+    assert is_allowed(None, "MIT", unknown="keep")
+    assert not is_allowed(None, "MIT", unknown="drop")
+    assert not is_allowed("unreadable (", "MIT", unknown="keep")
+    assert allowed(pa.array(["MIT", None, "ISC"]), ("MIT",), "keep").tolist() == [True, True, False]
+    assert allowed(pa.array([], pa.string()), ("MIT",), "keep").tolist() == []
+
+
+SYMBOLS = st.sampled_from(["MIT", "ISC", "GPL-2.0", "Zlib"])
+TREES = st.recursive(SYMBOLS, lambda t: st.tuples(st.sampled_from(["AND", "OR"]), t, t), max_leaves=8)
+
+
+def written(tree: object) -> str:
+    return f"({written(tree[1])} {tree[0]} {written(tree[2])})" if isinstance(tree, tuple) else str(tree)
+
+
+def holds(tree: object, allow: set[str]) -> bool:
+    if isinstance(tree, tuple):
+        return (all if tree[0] == "AND" else any)([holds(tree[1], allow), holds(tree[2], allow)])
+    return tree in allow
+
+
+@given(TREES, st.sets(SYMBOLS))
+@settings(deadline=None)
+def test_any_nesting_of_and_and_or_is_boolean_logic(tree: object, allow: set[str]) -> None:
+    assert is_allowed(written(tree), *sorted(allow)) is holds(tree, allow)
+
+
+TOKENS = st.sampled_from(
+    ["MIT", "AND", "OR", "WITH", "(", ")", "x+", "a b", "-", ":", "\N{SNOWMAN}", ",", "/"]
+)
+
+
+@given(st.text() | st.lists(TOKENS, max_size=8).map(" ".join))
+@settings(deadline=None)
+def test_no_expression_can_break_the_reader(expression: str) -> None:
+    is_allowed(expression, "MIT")
+    header("SPDX-License-Identifier: " + expression)
