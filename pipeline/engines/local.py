@@ -173,10 +173,11 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
 
 
 def _claim(sink: Sink) -> None:
-    """Make the sink's state ours: what another fingerprint left there is discarded."""
+    """Make the sink ours: what another fingerprint left there is discarded."""
     claim = sink.state / "fingerprint.json"
     if not (claim.exists() and read_json(claim) == sink.fingerprint):
-        clear_folder(sink.state)
+        for folder in (sink.state, *(sink.path(kind, 0, 1).parent for kind in sink.kinds)):
+            clear_folder(folder)
         write_json(claim, sink.fingerprint)
 
 

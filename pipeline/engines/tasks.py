@@ -49,7 +49,7 @@ def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count:
             writers[kind].write(batch)
             for name in sink.sums:
                 if name in batch.schema.names:
-                    sums[kind][name] += pc.sum(batch.column(name)).as_py() or 0
+                    sums[kind][name] += _total(batch.column(name))
         for writer in writers.values():
             writer.close()
     receipts = [
@@ -61,6 +61,12 @@ def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count:
     ]  # fmt: skip
     write_json(receipt_path(sink.state, index), [receipt.as_json() for receipt in receipts])
     return receipts
+
+
+def _total(column: pa.Array) -> int:
+    """The sum of a column of integers, or of lists of integers."""
+    numbers = column.flatten() if pa.types.is_list(column.type) else column
+    return pc.sum(numbers).as_py() or 0
 
 
 def receipt_path(state: Path, index: int) -> Path:

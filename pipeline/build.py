@@ -1,0 +1,127 @@
+"""`codemill build`: the stages in their order, then the report, and the manifest last.
+
+Flows in: a config. Flows out: OUT, as DESIGN's "Output of a build" has it. A killed build leaves a folder without a manifest,
+and the next one goes on from the tasks that were finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from codemill.errors import ConfigError, RunError
+from codemill.pipeline.config import BuildConfig
+from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.engines.base import Engine
+from codemill.pipeline.files import TEMPORARY_PREFIX, atomic_file, clear_folder, readable_os_errors, sha256_of
+from codemill.pipeline.manifest import NAME, make_manifest, write_manifest
+from codemill.pipeline.progress import Reporter
+from codemill.pipeline.report import render_report
+from codemill.pipeline.stages.decontaminate import run_decontaminate
+from codemill.pipeline.stages.finish import run_count, run_finish
+from codemill.pipeline.stages.frame import Context, Record, Survivors
+from codemill.pipeline.stages.ingest import run_ingest
+from codemill.pipeline.stages.mixture import run_mixture
+from codemill.pipeline.stages.near import run_near
+from codemill.pipeline.stages.pack import run_pack, run_shards
+from codemill.pipeline.stages.tokenizer import run_tokenizer
+from codemill.pipeline.stages.tokens import run_tokens
+from codemill.tokenize.model import TokenizerModel
+
+_OURS = {"stages", "shards", "documents", "dropped", NAME, "report.html", "tokenizer.model", ".lock"}
+
+
+def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: bool = False) -> dict[str, Any]:
+    """Run the build and return the manifest. fresh: forget what earlier builds left in the folder.
+
+    Raises ConfigError, DataError or RunError.
+    """
+    out = output_folder(config)
+    with _alone_in(out):
+        if fresh:
+            for name in _OURS - {".lock"}:
+                clear_folder(out / name)
+                (out / name).unlink(missing_ok=True)
+        (out / NAME).unlink(missing_ok=True)  # from here on the folder is not a dataset, until the build ends
+        for leftover in out.rglob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink()
+        context = Context(config, out, engine, reporter)
+        records, model = _run_stages(context)
+        manifest = make_manifest(context, records, model)
+        reporter.say("report: drawing")
+        write_report(Dataset(out, manifest))
+        if not config.output.keep_stages:
+            clear_folder(out / "stages")
+    return manifest
+
+
+def write_report(dataset: Dataset) -> None:
+    """Write OUT/report.html, and then the manifest, which holds its checksum."""
+    page = dataset.path / "report.html"
+    with atomic_file(page) as file:
+        file.write(render_report(dataset).encode())
+    others = [entry for entry in dataset.manifest["files"] if entry["file"] != page.name]
+    entry = {"file": page.name, "rows": 1, "bytes": page.stat().st_size, "sha256": sha256_of(page)}
+    dataset.manifest["files"] = [*others, entry]
+    write_manifest(dataset.path, dataset.manifest)
+
+
+def output_folder(config: BuildConfig) -> Path:
+    """The output folder, made if need be. Raises ConfigError for one that holds something else."""
+    if "://" in config.output.path and not config.output.path.startswith("file://"):
+        raise ConfigError(f"output.path: {config.output.path}: outputs are written to local folders; give one")
+    out = Path(config.output.path.removeprefix("file://")).expanduser()
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"output.path: {out}: is a file; give a folder")
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in _OURS) if out.exists() else []
+    if foreign and not (out / "stages").is_dir():
+        raise ConfigError(f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder")
+    with readable_os_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder against a second build; the lock ends with the process, however it ends."""
+    with readable_os_errors(out), (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{out}: another build is at work in this folder; wait for it or give another folder") from None
+        yield
+
+
+def _run_stages(context: Context) -> tuple[dict[str, Record], TokenizerModel | None]:
+    ingest = run_ingest(context)
+    records = {"ingest": ingest}
+    left = Survivors(context.folder("ingest"), ())
+    records["decontaminate"] = run_decontaminate(context, ingest)
+    left = left.without(context.folder("decontaminate"))
+    records["near"] = run_near(context, ingest, left, records["decontaminate"])
+    left = left.without(context.folder("near"))
+    sizes = _sizes(ingest, records["decontaminate"], records["near"])
+    model = None
+    if context.config.tokenizer is not None:
+        model = run_tokenizer(context, left, sizes, records["near"])
+        records["tokens"] = run_tokens(context, left, sizes, model, records["near"])
+        records["mixture"] = run_mixture(context, left, sizes, records["tokens"])
+        packed = run_pack(context, left, sizes, model, records["mixture"])
+        records["shards"] = run_shards(context, packed, model)
+        left = left.without(context.folder("mixture"))
+    upstream = list(records.values())
+    records["finish"] = run_finish(context, left, sizes, upstream)
+    records["count"] = run_count(context, left, sizes, upstream)
+    return records, model
+
+
+def _sizes(ingest: Record, *later: Record) -> list[int]:
+    """Bytes of the survivors in each part."""
+    sizes = [r.sums["size_bytes"] for r in ingest.files if r.kind == "documents"]
+    for record in later:
+        gone = [r.sums["size_bytes"] for r in record.files if r.kind == "dropped"]
+        sizes = [size - dropped for size, dropped in zip(sizes, gone, strict=True)]
+    return sizes

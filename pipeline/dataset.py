@@ -1,0 +1,79 @@
+"""A finished build, opened for reading: its manifest, documents, dropped rows, sequences and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from codemill.errors import DataError
+from codemill.hashing import id_words
+from codemill.pipeline.documents import DOCUMENTS, DROPPED
+from codemill.pipeline.engines.base import hash_partition
+from codemill.pipeline.manifest import read_manifest
+from codemill.pipeline.stages.frame import part_path, read_part
+from codemill.tokenize.model import TokenizerModel
+
+
+class Dataset:
+    """The output folder of a build. Raises DataError where the folder is none, or its manifest is damaged."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any] | None = None) -> None:
+        """manifest: given by a build that has not written it yet."""
+        self.path = path
+        self.manifest = read_manifest(path) if manifest is None else manifest
+
+    def files(self, folder: str) -> list[Path]:
+        """Files of the manifest below a folder, in order."""
+        return [self.path / f["file"] for f in self.manifest["files"] if f["file"].startswith(f"{folder}/")]
+
+    def documents(self) -> pads.Dataset | None:
+        """The kept documents; null where the build was told not to write them."""
+        if not self.manifest["config"]["output"]["documents"]:
+            return None
+        return self._parquet("documents", DOCUMENTS)
+
+    def dropped(self) -> pads.Dataset:
+        """What was dropped, with stage and reason."""
+        return self._parquet("dropped", DROPPED)
+
+    def _parquet(self, folder: str, schema: pa.Schema) -> pads.Dataset:
+        paths = self.files(folder)
+        for path in paths:
+            if not path.exists():
+                raise DataError(f"{path}: is in the manifest but not there; build again")
+        return pads.dataset([str(path) for path in paths], schema=schema, format="parquet")
+
+    def shard_paths(self) -> list[Path]:
+        return [self.path / shard["file"] for shard in self.manifest["shards"]]
+
+    def sequences(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All sequences, shard by shard, memory-mapped."""
+        for path in self.shard_paths():
+            for batch in read_part(path, columns):
+                if len(batch):
+                    yield batch
+
+    def tokenizer(self) -> TokenizerModel | None:
+        """The model that the shards were made with; null where there are none."""
+        return TokenizerModel.load(self.path / "tokenizer.model") if self.manifest["tokenizer"] else None
+
+    def texts_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """Texts, after redaction, of documents that came through ingest, kept or not; needs the intermediates, and
+        leaves out what they do not have."""
+        folder = self.path / "stages" / "ingest"
+        parts = len(list((folder / "documents").glob("part-*.arrow"))) if folder.is_dir() else 0
+        if not parts or not ids:
+            return {}
+        wanted = pa.array(sorted(set(ids)), pa.string())
+        numbers = hash_partition(id_words(wanted)[:, 0], parts)
+        found: dict[str, str] = {}
+        for part in sorted(set(numbers.tolist())):
+            for batch in read_part(part_path(folder, "documents", part), ["id", "text"]):
+                here = batch.filter(pc.is_in(batch.column("id"), value_set=wanted))
+                found |= dict(zip(here.column("id").to_pylist(), here.column("text").to_pylist(), strict=True))
+        return found

@@ -1,0 +1,168 @@
+"""Finish: the kept documents and the dropped ones as Parquet, and the counts that the manifest holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codemill.pipeline.documents import DOCUMENTS, DROPPED, schema_of, sorted_dropped
+from codemill.pipeline.engines.base import Mapped
+from codemill.pipeline.stages.frame import (
+    Context,
+    Record,
+    Survivors,
+    Work,
+    part_path,
+    part_rows,
+    read_table,
+    run_stage,
+)
+
+VERSION = 1
+COUNTS = schema_of(
+    "counts",
+    [
+        pa.field("source", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("stage", pa.string()),  # null = kept
+        pa.field("reason", pa.string()),
+        pa.field("documents", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("tokens", pa.int64()),  # in the shards, BOS and EOS not counted
+    ],
+)
+REDACTED = schema_of(
+    "redacted", [pa.field("kind", pa.string()), pa.field("documents", pa.int64()), pa.field("count", pa.int64())]
+)
+INPUTS = schema_of(
+    "inputs",
+    [
+        pa.field("source", pa.string()),
+        pa.field("documents", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("sha256", pa.string()),  # of what came in from the source in this part: ids and places
+    ],
+)
+
+
+def run_finish(context: Context, kept: Survivors, sizes: list[int], upstream: list[Record]) -> Record:
+    """Write OUT/documents and OUT/dropped. kept: what is left after every stage."""
+    with_documents = context.config.output.documents
+    depends_on = (VERSION, with_documents, [record.fingerprint for record in upstream])
+    kinds = {"documents": DOCUMENTS, "dropped": DROPPED} if with_documents else {"dropped": DROPPED}
+
+    def body(work: Work) -> dict[str, Any]:
+        rows = part_rows(sizes)
+        names = {"names": "part-{index:05d}.parquet", "file_format": "parquet", "sums": ("size_bytes",)}
+        work.write(Mapped(rows, FinishPart(kept, with_documents)), kinds, "write", folder=context.out, **names)
+        return {"in_out": True}
+
+    return run_stage(context, "finish", depends_on, body)
+
+
+def run_count(context: Context, kept: Survivors, sizes: list[int], upstream: list[Record]) -> Record:
+    """Count what happened to everything that came in."""
+
+    def body(work: Work) -> dict[str, Any]:
+        folders = (context.folder("tokens"), context.folder("mixture")) if context.config.tokenizer else None
+        kinds = {"counts": COUNTS, "redacted": REDACTED, "inputs": INPUTS}
+        work.write(Mapped(part_rows(sizes), CountPart(kept, folders)), kinds, "count")
+        return {}
+
+    return run_stage(context, "count", (VERSION, [record.fingerprint for record in upstream]), body)
+
+
+def all_dropped(kept: Survivors, part: int) -> pa.Table:
+    """Everything that any stage dropped from one part."""
+    folders = (kept.ingest, *kept.dropped_by)
+    return pa.concat_tables([read_table(part_path(folder, "dropped", part)) for folder in folders])
+
+
+@dataclass(frozen=True)
+class FinishPart:
+    """A part's number -> its kept documents (where they are asked for) and its dropped ones."""
+
+    kept: Survivors
+    with_documents: bool
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        part = row.column("part")[0].as_py()
+        yield from sorted_dropped(all_dropped(self.kept, part))
+        if self.with_documents:
+            yield from self.kept.read(part)
+
+
+@dataclass(frozen=True)
+class CountPart:
+    """A part's number -> its counts, its redactions by kind, and the digests of what came in."""
+
+    kept: Survivors
+    folders: tuple[Path, Path] | None  # of the stages tokens and mixture
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        part = row.column("part")[0].as_py()
+        dropped = all_dropped(self.kept, part)
+        columns = ["id", "source", "repo", "path", "language", "size_bytes"]
+        batches = list(self.kept.read(part, columns))
+        kept = pa.Table.from_batches(batches) if batches else DROPPED.empty_table().select(columns)
+        yield from _counts(kept, dropped, self._tokens(part, kept))
+        yield from self._redacted(part, kept)
+        yield from _inputs(pa.concat_tables([kept.replace_schema_metadata(None), dropped.select(columns).replace_schema_metadata(None)]))
+
+    def _tokens(self, part: int, kept: pa.Table) -> pa.Array:
+        """int64[n]: tokens of each kept document over its epochs; null without a tokenizer."""
+        if self.folders is None:
+            return pa.nulls(len(kept), pa.int64())
+        tokens, mixture = self.folders
+        lengths = read_table(part_path(tokens, "tokens", part), ["id", "tokens"])
+        epochs = read_table(part_path(mixture, "epochs", part), ["epochs"]).column("epochs").cast(pa.int64())
+        taken = pc.greater(epochs, 0)
+        return pc.multiply(lengths.column("tokens"), epochs).filter(taken).combine_chunks()
+
+    def _redacted(self, part: int, kept: pa.Table) -> Iterator[pa.RecordBatch]:
+        redactions = read_table(part_path(self.kept.ingest, "redactions", part))
+        here = pc.is_in(redactions.column("id"), value_set=kept.column("id").combine_chunks())
+        sums = redactions.filter(here).group_by("kind", use_threads=False)
+        yield from _as(REDACTED, sums.aggregate([("id", "count"), ("count", "sum")]), ["kind", "id_count", "count_sum"])
+
+
+def _counts(kept: pa.Table, dropped: pa.Table, tokens: pa.Array) -> Iterator[pa.RecordBatch]:
+    text = pa.string()
+    facts = ["source", "language", "size_bytes"]
+    left = kept.select(facts).append_column("stage", pa.nulls(len(kept), text)).append_column("reason", pa.nulls(len(kept), text))
+    left = left.append_column("tokens", tokens)
+    gone = dropped.select([*facts, "stage", "reason"]).append_column("tokens", pa.nulls(len(dropped), pa.int64()))
+    rows = pa.concat_tables([left.replace_schema_metadata(None), gone.replace_schema_metadata(None)])
+    keys = ["source", "language", "stage", "reason"]
+    rows = rows.append_column("one", pa.repeat(pa.scalar(1, pa.int64()), len(rows)))
+    sums = rows.group_by(keys, use_threads=False).aggregate([("one", "sum"), ("size_bytes", "sum"), ("tokens", "sum")])
+    yield from _as(COUNTS, sums, [*keys, "one_sum", "size_bytes_sum", "tokens_sum"])
+
+
+def _inputs(rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """For each source, a digest of all that came in from it: its ids and places, in their total order."""
+    keys = ["id", "repo", "path", "size_bytes"]
+    found = []
+    for source in sorted(rows.column("source").unique().to_pylist()):
+        here = rows.filter(pc.equal(rows.column("source"), source))
+        here = here.take(pc.sort_indices(here, sort_keys=[(key, "ascending") for key in keys]))
+        texts = [pc.fill_null(here.column(key).cast(pa.large_string()), "-") for key in keys]
+        lines = pc.binary_join_element_wise(*texts, "\0").combine_chunks()
+        joined = pc.binary_join(pa.LargeListArray.from_arrays([0, len(lines)], lines), "\n")[0].as_buffer()
+        digest = hashlib.sha256(joined).hexdigest()
+        found.append((source, len(here), pc.sum(here.column("size_bytes")).as_py() or 0, digest))
+    columns = [pa.array([row[i] for row in found], field.type) for i, field in enumerate(INPUTS)]
+    yield pa.RecordBatch.from_arrays(columns, schema=INPUTS)
+
+
+def _as(schema: pa.Schema, sums: pa.Table, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """A grouped table as sorted rows of a schema."""
+    table = pa.Table.from_arrays([sums.column(name).cast(f.type) for name, f in zip(names, schema, strict=True)], schema=schema)
+    keys = [(f.name, "ascending") for f in schema]
+    yield from table.take(pc.sort_indices(table, sort_keys=keys)).combine_chunks().to_batches()

@@ -1,0 +1,107 @@
+"""Tokenizer: the SentencePiece model of the build, loaded from a file or trained on a sample of its own documents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codemill.errors import ConfigError
+from codemill.hashing import draws, id_words
+from codemill.pipeline.config import TrainTokenizer
+from codemill.pipeline.documents import schema_of
+from codemill.pipeline.engines.base import Mapped, Rows
+from codemill.pipeline.files import atomic_file
+from codemill.pipeline.stages.frame import (
+    Context,
+    Record,
+    Survivors,
+    Work,
+    part_path,
+    part_rows,
+    read_part,
+    read_table,
+    run_stage,
+)
+from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.train import train_bpe
+
+VERSION = 1
+SAMPLE = schema_of("sample", [pa.field("text", pa.large_string())])
+MODEL = schema_of("model", [pa.field("model", pa.binary())])
+
+
+def run_tokenizer(context: Context, survivors: Survivors, sizes: list[int], upstream: Record) -> TokenizerModel:
+    """The model, which the stage also leaves in OUT/tokenizer.model. sizes: bytes of the survivors in each part."""
+    config = context.config.tokenizer
+    if config is None:
+        raise ConfigError("tokenizer: this build has none; add `tokenizer: {model: ...}` or `{train: {...}}`")
+    if config.model is not None:
+        model = _load(config.model)
+        depends_on: tuple[Any, ...] = (VERSION, hashlib.sha256(model.model_bytes).hexdigest())
+    else:
+        depends_on = (VERSION, upstream.fingerprint, config.train, context.config.output.seed)
+
+    def body(work: Work) -> dict[str, Any]:
+        content = model.model_bytes if config.model else _train(work, config.train, survivors, sizes)
+        with atomic_file(work.folder / "tokenizer.model") as file:
+            file.write(content)
+        return {}
+
+    run_stage(context, "tokenizer", depends_on, body)
+    content = (context.folder("tokenizer") / "tokenizer.model").read_bytes()
+    with atomic_file(context.out / "tokenizer.model") as file:
+        file.write(content)
+    return TokenizerModel.load(content)
+
+
+def _load(path: str) -> TokenizerModel:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"tokenizer.model: {path}: there is no such file; give the path of a SentencePiece model")
+    return TokenizerModel.load(file)
+
+
+def _train(work: Work, config: TrainTokenizer | None, survivors: Survivors, sizes: list[int]) -> bytes:
+    """Train in a worker, on the documents that the seed draws."""
+    config = config or TrainTokenizer()
+    share = min(1.0, config.sample_bytes / max(sum(sizes), 1))
+    sample = Mapped(part_rows(sizes), Sample(survivors, share, work.context.config.output.seed))
+    work.write(sample, {"sample": SAMPLE}, "sample")
+    paths = [str(part_path(work.folder, "sample", part)) for part in range(len(sizes))]
+    train = Mapped(Rows(pa.table({"paths": pa.array([paths], pa.list_(pa.string()))})), Train(config))
+    work.write(train, {"model": MODEL}, "train")
+    return read_table(part_path(work.folder, "model", 0)).column("model")[0].as_py()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A part's number -> the texts that fall into the sample: each with the same probability, by its id."""
+
+    survivors: Survivors
+    share: float
+    seed: int
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        for batch in self.survivors.read(row.column("part")[0].as_py(), ["id", "text"]):
+            drawn = draws(id_words(batch.column("id")), self.seed, "tokenizer sample")
+            chosen = drawn.astype(np.float64) < self.share * 2.0**64
+            yield pa.RecordBatch.from_arrays([batch.column("text").filter(pa.array(chosen))], schema=SAMPLE)
+
+
+@dataclass(frozen=True)
+class Train:
+    """The files of a sample -> the model trained on it."""
+
+    config: TrainTokenizer
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        batches = [batch for path in row.column("paths")[0].as_py() for batch in read_part(Path(path))]
+        texts = pa.chunked_array([batch.column("text") for batch in batches], pa.large_string())
+        trained = train_bpe(texts, self.config.vocabulary_size, self.config.character_coverage)
+        yield pa.RecordBatch.from_arrays([pa.array([trained], pa.binary())], schema=MODEL)
