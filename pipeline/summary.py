@@ -1,0 +1,39 @@
+"""The table at the end of a build."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def summary(manifest: dict[str, Any], out: Path) -> str:
+    """What went in, what came out, where it lies: text for a terminal."""
+    console = Console(file=StringIO(), width=100)
+    table = Table(box=None, header_style="bold")
+    for name, side in (("stage", "left"), ("documents in", "right"), ("dropped", "right"), ("MB out", "right"), ("reasons", "left")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    for step in manifest["funnel"]:
+        reasons = sorted(step["reasons"].items(), key=lambda item: -item[1]["documents"])
+        told = ", ".join(f"{reason} {counts['documents']:,}" for reason, counts in reasons)
+        dropped = step["documents_in"] - step["documents_out"]
+        table.add_row(step["stage"], f"{step['documents_in']:,}", f"{dropped:,}", f"{step['bytes_out'] / 1e6:,.1f}", told)
+    console.print(table)
+    last = manifest["funnel"][-1]
+    console.print(f"\n{last['documents_out']:,} documents kept, {last['bytes_out'] / 1e6:,.1f} MB")
+    packing = manifest["packing"]
+    if packing:
+        places = packing["tokens"] + packing["padding_tokens"]
+        console.print(
+            f"{packing['tokens']:,} tokens in {packing['sequences']:,} sequences of {packing['sequence_length']:,} "
+            f"({packing['tokens'] / max(places, 1):.2%} full), {len(manifest['shards'])} shards"
+        )
+    console.print()
+    names = ["shards/"] if packing else []
+    names += ["documents/"] if manifest["config"]["output"]["documents"] else []
+    for name in [*names, "dropped/", "report.html", "manifest.json"]:
+        console.print(str(out / name), soft_wrap=True)
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined]

@@ -1,0 +1,188 @@
+"""The commands, thin: each imports what it needs when it runs, so that `codemill --help` answers at once.
+
+Exit codes: 0 done; 1 the data or the run is wrong; 2 the command or the config is wrong; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from codemill import __version__
+from codemill.errors import CodemillError, ConfigError
+
+if TYPE_CHECKING:
+    from codemill.pipeline.engines.local import LocalEngine
+    from codemill.pipeline.progress import Reporter
+
+_STOPPED = 128 + signal.SIGINT
+
+
+def main() -> None:
+    """Run a command; an error of the user's becomes one message and an exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ConfigError.exit_code)
+    except CodemillError as error:
+        click.echo(f"codemill: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("codemill: stopped; run the same command again to go on from here", err=True)
+        sys.exit(_STOPPED)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="codemill")
+def cli() -> None:
+    """Turn raw source code into verified training shards."""
+
+
+_out = click.argument("out", type=click.Path(path_type=Path))
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_workers = click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core).")
+_quiet = click.option("--quiet", is_flag=True, help="No progress.")
+
+
+@cli.command()
+@click.argument("config")
+@click.option("--engine", "engine_name", type=click.Choice(["local"]), default="local", show_default=True)
+@_workers
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config.")
+@click.option("--fresh", is_flag=True, help="Forget what earlier builds left in the output folder.")
+@_as_json
+@_quiet
+def build(
+    config: str, engine_name: str, workers: int | None, overrides: tuple[str, ...], fresh: bool, as_json: bool, quiet: bool
+) -> None:
+    """Build training shards as CONFIG (a YAML file) says."""
+    from codemill.pipeline.build import build as run
+    from codemill.pipeline.config import load_config
+    from codemill.pipeline.summary import summary
+
+    checked = load_config(config, overrides)
+    with _engine(workers, quiet) as (engine, reporter):
+        manifest = run(checked, engine, reporter, fresh=fresh)
+    _print(manifest if as_json else summary(manifest, Path(checked.output.path).expanduser()), as_json)
+
+
+@cli.command()
+@_out
+@_workers
+@_as_json
+@_quiet
+def verify(out: Path, workers: int | None, as_json: bool, quiet: bool) -> None:
+    """Check every checksum, count and invariant of the dataset in OUT; exit 1 naming what is wrong."""
+    from codemill.pipeline.verify import verify as run
+
+    with _engine(workers, quiet) as (engine, _):
+        verdict = run(out, engine)
+    if as_json:
+        _print(verdict._asdict(), as_json)
+    else:
+        for line in verdict.proved:
+            click.echo(f"ok: {line}")
+        for problem in verdict.problems:
+            click.echo(f"wrong: {problem}", err=True)
+    if verdict.problems:
+        sys.exit(1)
+
+
+@cli.command()
+@_out
+@click.option("--sequence", type=click.IntRange(min=0), default=0, show_default=True, help="Which sequence of the shard.")
+@click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True)
+@_as_json
+def inspect(out: Path, sequence: int, shard: int, as_json: bool) -> None:
+    """Show one sequence of OUT: its segments, and FIM parts in colour."""
+    from codemill.pipeline.inspect import as_json_value, as_text, read_sequence
+
+    found = read_sequence(out, shard, sequence)
+    _print(as_json_value(found) if as_json else as_text(found), as_json)
+
+
+@cli.command()
+@_out
+@click.argument("path_or_id")
+@_as_json
+def explain(out: Path, path_or_id: str, as_json: bool) -> None:
+    """Say why a file is in the dataset in OUT, or is not: stage, reason, survivor, similarity."""
+    from codemill.pipeline.explain import as_text
+    from codemill.pipeline.explain import explain as run
+
+    found = run(out, path_or_id)
+    _print(found if as_json else as_text(found), as_json)
+
+
+@cli.command()
+@_out
+def report(out: Path) -> None:
+    """Draw OUT/report.html again."""
+    from codemill.pipeline.build import write_report
+    from codemill.pipeline.dataset import Dataset
+
+    write_report(Dataset(out))
+    click.echo(out / "report.html")
+
+
+@cli.group()
+def tokenizer() -> None:
+    """Train and check SentencePiece models."""
+
+
+@tokenizer.command("train")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Where the model goes.")
+@click.option("--vocabulary-size", type=click.IntRange(min=512), default=32_000, show_default=True)
+@click.option("--character-coverage", type=click.FloatRange(0.9, 1), default=0.99995, show_default=True)
+def tokenizer_train(files: tuple[Path, ...], output: Path, vocabulary_size: int, character_coverage: float) -> None:
+    """Train a BPE model with Llama's settings on FILES (text files; folders are walked)."""
+    from codemill.pipeline.tokenizer_commands import train
+
+    train(files, output, vocabulary_size, character_coverage)
+    click.echo(output)
+
+
+@tokenizer.command("check")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_as_json
+def tokenizer_check(model: Path, files: tuple[Path, ...], as_json: bool) -> None:
+    """Check that MODEL gives the text of FILES back, byte for byte, with SentencePiece's own ids."""
+    from codemill.pipeline.tokenizer_commands import check
+
+    found = check(model, files)
+    _print(found if as_json else "\n".join(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in found.items()), as_json)
+    if found["differing_ids"] or found["not_given_back"]:
+        sys.exit(1)
+
+
+class _engine:  # noqa: N801 (a context manager that reads like a function)
+    """The local engine and a reporter for one command."""
+
+    def __init__(self, workers: int | None, quiet: bool) -> None:
+        from codemill.pipeline.engines.local import LocalEngine
+        from codemill.pipeline.progress import Reporter
+
+        self._reporter = Reporter(quiet=quiet)
+        self._engine = LocalEngine(workers or len(os.sched_getaffinity(0)), self._reporter)
+
+    def __enter__(self) -> tuple[LocalEngine, Reporter]:
+        return self._engine, self._reporter
+
+    def __exit__(self, *exc: object) -> None:
+        self._engine.__exit__(*exc)
+
+
+def _print(value: Any, as_json: bool) -> None:
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False) if as_json else value)
