@@ -1,0 +1,267 @@
+"""The figures of the report about the shards, and a few sequences taken apart for reading.
+
+Flows in: record batches of sequences (DESIGN's Sequence table), the ids of the special tokens. Flows out: small frozen
+records. Guarantees: one pass over the memory-mapped shards, a bounded slice of tokens at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from codemill.errors import DataError
+from codemill.hashing import id_words
+from codemill.pipeline.report_data import HALF_OCTAVES, Histogram, IdSample, bin_counts, group_starts
+
+SLICE_TOKENS = 4_194_304  # tokens looked at together: 16 MiB of uint32
+MOST_SEGMENTS = 32  # sequences with as many segments or more are counted together
+MIDDLE_EDGES = np.linspace(0.0, 1.0, 21)
+NONE, PSM, SPM = 0, 1, 2  # the column segment_fim
+FIM_FRAME_TOKENS = 6  # BOS, <PRE>, <SUF>, <MID>, <EOT>, EOS around the text of a FIM segment
+_PART = [("key", "<u8"), ("low", "<u8"), ("epoch", "<i4"), ("tokens", "<i8")]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What lies in the shards. `share` < 1: `cut` counts that share of the documents that were cut."""
+
+    share: float
+    whole: Histogram  # documents in one piece, by tokens
+    cut: Histogram  # documents cut into parts, by tokens
+    segments: np.ndarray  # int64[MOST_SEGMENTS + 1]: how many sequences have that many segments
+    fim: np.ndarray  # int64[3]: documents in one piece that are none, psm, spm
+    middles: Histogram  # share of the middle in a PSM document's tokens
+    samples: list[pa.RecordBatch]  # sequences to show, one row each
+    numbers: list[int]  # their numbers over all shards, from 0
+
+
+class _Segments(NamedTuple):
+    """The segments of a slice, flat: arrays of [segments]."""
+
+    row: np.ndarray
+    start: np.ndarray  # in the slice's flat tokens
+    length: np.ndarray
+    part: np.ndarray
+    fim: np.ndarray
+    epoch: np.ndarray
+    words: np.ndarray  # uint64[segments, 2]: document ids
+
+
+def sequence_figures(batches: Iterable[pa.RecordBatch], special: Mapping[str, int]) -> Sequences:
+    """All figures about the sequences. Raises DataError where the FIM tokens contradict segment_fim."""
+    whole = np.zeros(len(HALF_OCTAVES) - 1, np.int64)
+    middles = np.zeros(len(MIDDLE_EDGES) - 1, np.int64)
+    segment_counts, fim = np.zeros(MOST_SEGMENTS + 1, np.int64), np.zeros(3, np.int64)
+    parts, picks = IdSample(_PART), _Picks()
+    number = 0
+    for batch in _slices(batches):
+        segments = _segments(batch)
+        per_row = np.bincount(segments.row, minlength=len(batch))
+        segment_counts += np.bincount(np.minimum(per_row, MOST_SEGMENTS), minlength=MOST_SEGMENTS + 1)
+        intact = segments.part == 0
+        whole += bin_counts(segments.length[intact], HALF_OCTAVES)
+        fim += np.bincount(segments.fim[intact], minlength=3)[:3]
+        words = segments.words[~intact]
+        epochs, lengths = segments.epoch[~intact], segments.length[~intact]
+        parts.add(key=words[:, 0], low=words[:, 1], epoch=epochs, tokens=lengths)
+        middles += bin_counts(_middle_shares(_tokens(batch), segments, special), MIDDLE_EDGES)
+        picks.offer(batch, segments, per_row, number)
+        number += len(batch)
+    cut = Histogram(HALF_OCTAVES, bin_counts(_cut_lengths(parts.rows()), HALF_OCTAVES))
+    numbers, samples = picks.chosen()
+    return Sequences(
+        parts.share,
+        Histogram(HALF_OCTAVES, whole),
+        cut,
+        segment_counts,
+        fim,
+        Histogram(MIDDLE_EDGES, middles),
+        samples,
+        numbers,
+    )
+
+
+def _slices(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        rows = max(1, SLICE_TOKENS // batch.schema.field("input_ids").type.list_size)
+        for start in range(0, len(batch), rows):
+            yield batch.slice(start, rows)
+
+
+def _tokens(batch: pa.RecordBatch) -> np.ndarray:
+    """The slice's tokens, row after row: uint16 or uint32 [rows * sequence_length]."""
+    return batch.column("input_ids").flatten().to_numpy()
+
+
+def _segments(batch: pa.RecordBatch) -> _Segments:
+    length = batch.column("segment_lengths").flatten().to_numpy().astype(np.int64)
+    counts = batch.column("segment_lengths").value_lengths().to_numpy()
+    row = np.repeat(np.arange(len(batch)), counts)
+    before = np.concatenate([[0], np.cumsum(length)])  # tokens of the segments before each one
+    first = np.cumsum(counts) - counts  # each row's first segment
+    start = before[:-1] - before[first][row] + row * batch.schema.field("input_ids").type.list_size
+    part, fim, epoch = (
+        batch.column(f"segment_{name}").flatten().to_numpy() for name in ("parts", "fim", "epochs")
+    )
+    return _Segments(row, start, length, part, fim, epoch, id_words(batch.column("segment_ids").flatten()))
+
+
+def _middle_shares(tokens: np.ndarray, segments: _Segments, special: Mapping[str, int]) -> np.ndarray:
+    """float64[PSM segments]: tokens of the middle over tokens of prefix, middle and suffix.
+
+    SPM is left out: there prefix and middle are one run of tokens.
+    """
+    marks = [np.flatnonzero(tokens == special[name]) for name in ("fim_middle", "fim_end")]
+    transformed = segments.fim != NONE
+    if any(len(mark) != transformed.sum() for mark in marks):
+        raise DataError(
+            f"{len(marks[0])} <MID> and {len(marks[1])} <EOT> tokens stand in {transformed.sum()} FIM segments; "
+            "each has one of both: `codemill verify` names the damaged shard"
+        )
+    middle, end = (mark[segments.fim[transformed] == PSM] for mark in marks)
+    text = segments.length[segments.fim == PSM] - FIM_FRAME_TOKENS
+    return (end - middle - 1) / np.maximum(text, 1)
+
+
+def _cut_lengths(parts: np.ndarray) -> np.ndarray:
+    """int64[documents]: tokens of each document, from the lengths of its parts."""
+    if len(parts) == 0:
+        return np.zeros(0, np.int64)
+    parts = parts[np.lexsort((parts["epoch"], parts["low"], parts["key"]))]
+    return np.add.reduceat(parts["tokens"], group_starts(parts["key"], parts["low"], parts["epoch"]))
+
+
+class _Picks:
+    """Which sequences to show: one where PSM meets SPM, one with a cut document, and any other.
+
+    Among those that qualify, the one whose first document has the smallest id: a draw that no order sways.
+    """
+
+    def __init__(self) -> None:
+        self._best: list[tuple[int, int, pa.RecordBatch] | None] = [None, None, None]
+
+    def offer(self, batch: pa.RecordBatch, segments: _Segments, per_row: np.ndarray, number: int) -> None:
+        """Consider a slice whose first sequence has this number."""
+        kinds = [segments.fim == PSM, segments.fim == SPM, segments.part > 0]
+        psm, spm, cut = (np.bincount(segments.row[kind], minlength=len(batch)) > 0 for kind in kinds)
+        several = (per_row >= 2) & (per_row <= 8)
+        keys = np.zeros(len(batch), np.uint64)
+        keys[segments.row[::-1]] = segments.words[::-1, 0]  # the last assignment is the row's first segment
+        for i, suitable in enumerate((psm & spm & several, cut & several, per_row > 0)):
+            rows = np.flatnonzero(suitable)
+            if len(rows) == 0:
+                continue
+            row = int(rows[np.argmin(keys[rows])])
+            key = (int(keys[row]), number + row)
+            best = self._best[i]
+            if best is None or key < best[:2]:
+                self._best[i] = (*key, batch.slice(row, 1).take([0]))
+
+    def chosen(self) -> tuple[list[int], list[pa.RecordBatch]]:
+        """Their numbers and the sequences themselves, none twice."""
+        rows = {best[1]: best[2] for best in self._best if best is not None}
+        return list(rows), list(rows.values())
+
+
+# --- sequences to read -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """Tokens of one role: `special` (text is the token's name), `text`, `prefix`, `suffix`, `middle`, `joined` (SPM's
+    prefix and middle), `left_out` (text says how much)."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ShownSegment:
+    """One segment with its runs."""
+
+    id: str
+    part: int
+    epoch: int
+    fim: str
+    tokens: int
+    runs: list[Run]
+
+
+@dataclass(frozen=True)
+class ShownSequence:
+    """One sequence: its number over all shards, its first segments, how many more there are, its padding."""
+
+    number: int
+    segments: list[ShownSegment]
+    more_segments: int
+    padding: int
+
+
+_NAMES = {
+    "bos": "<s>",
+    "eos": "</s>",
+    "fim_prefix": "<PRE>",
+    "fim_suffix": "<SUF>",
+    "fim_middle": "<MID>",
+    "fim_end": "<EOT>",
+}
+_ROLES = {"<PRE>": "prefix", "<SUF>": "suffix", "<MID>": "middle"}
+
+
+def shown_sequence(
+    number: int, sequence: pa.RecordBatch, tokenizer: Any, most_segments: int = 5, characters: int = 1500
+) -> ShownSequence:
+    """Decode one sequence (a batch of one row) for reading: at most about `characters` of its text."""
+    tokens = _tokens(sequence)
+    segments = _segments(sequence)
+    names = {tokenizer.special_tokens[key]: name for key, name in _NAMES.items()}
+    shown = min(len(segments.row), most_segments)
+    pieces = [_pieces(tokens[start : start + length], names) for start, length in zip(
+        segments.start[:shown], segments.length[:shown], strict=True
+    )]
+    texts = [ids for piece in pieces for name, ids in piece if not name]
+    decoded = iter(tokenizer.decode(pa.array([ids.tolist() for ids in texts], pa.list_(pa.int32()))).to_pylist())
+    limit = max(80, characters // max(1, len(texts)))
+    views = []
+    ids = sequence.column("segment_ids").flatten()
+    for i, piece in enumerate(pieces):
+        runs: list[Run] = []
+        role = "text"
+        for name, _ in piece:
+            if name:
+                role = _ROLES.get(name, "text")
+                role = "joined" if role == "middle" and segments.fim[i] == SPM else role
+                runs.append(Run("special", name))
+            else:
+                runs += _abridged(role, next(decoded).decode("utf-8", "replace"), limit)
+        views.append(ShownSegment(
+            ids[i].as_py(), int(segments.part[i]), int(segments.epoch[i]),
+            ("none", "PSM", "SPM")[segments.fim[i]], int(segments.length[i]), runs,
+        ))
+    return ShownSequence(number, views, len(segments.row) - shown, len(tokens) - int(segments.length.sum()))
+
+
+def _pieces(tokens: np.ndarray, names: Mapping[int, str]) -> list[tuple[str, np.ndarray]]:
+    """A segment as special tokens (name, the token) and runs of text ("", tokens)."""
+    marks = np.flatnonzero(np.isin(tokens, list(names)))
+    pieces: list[tuple[str, np.ndarray]] = []
+    at = 0
+    for mark in [*marks.tolist(), len(tokens)]:
+        if mark > at:
+            pieces.append(("", tokens[at:mark]))
+        if mark < len(tokens):
+            pieces.append((names[int(tokens[mark])], tokens[mark : mark + 1]))
+        at = mark + 1
+    return pieces
+
+
+def _abridged(role: str, text: str, limit: int) -> list[Run]:
+    """Both ends of a long text, and between them how many characters are left out."""
+    if len(text) <= limit + 40:
+        return [Run(role, text)]
+    head, tail = limit * 2 // 3, limit // 3
+    return [Run(role, text[:head]), Run("left_out", f"{len(text) - head - tail:,} characters"), Run(role, text[-tail:])]
