@@ -1,7 +1,7 @@
 """From bucket members to edges of the candidate graph.
 
-Flows in: rows (key, member). Flows out: for each key the edges from its smallest member to all others, a star: the same
-components as all pairs would give, at the cost of the bucket's size and not of its square.
+Flows in: rows (key, member). Flows out: for each key the edges from its smallest member to all others, a
+star: the same components as all pairs would give, at the cost of the bucket's size and not of its square.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 @nb.njit(cache=True, nogil=True)
 def _stars(keys, members, order, edges):
-    """Write the stars of rows sorted by `order` into edges: uint64[>= rows, 2]; returns how many edges there are."""
+    """Write the stars of rows sorted by `order` into edges: uint64[>= rows, 2]; returns how many they are."""
     count = 0
     start = 0
     while start < len(order):
@@ -33,7 +33,8 @@ def _stars(keys, members, order, edges):
 def star_edges(keys: np.ndarray, members: np.ndarray) -> np.ndarray:
     """uint64[e, 2]: the edges (smallest member, other member) of each key, sorted, each edge once.
 
-    keys, members: uint64[m], one row for each (bucket, member). The result does not depend on the order of the rows.
+    keys, members: uint64[m], one row for each (bucket, member). The result does not depend on the order of
+    the rows.
     """
     keys = np.ascontiguousarray(keys, np.uint64)
     members = np.ascontiguousarray(members, np.uint64)

@@ -1,7 +1,8 @@
 """Connected components of the candidate graph by union-find, for edges that stream past.
 
-Flows in: blocks of edges. Flows out: a label for each node. Memory: 8 bytes a node, whatever the number of edges.
-Union by smallest index with path halving (Tarjan and van Leeuwen 1984, "Worst-case analysis of set union algorithms").
+Flows in: blocks of edges. Flows out: a label for each node. Memory: 8 bytes a node, whatever the number of
+edges. Union by smallest index with path halving (Tarjan and van Leeuwen 1984, "Worst-case analysis of set
+union algorithms").
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def component_labels(n: int, edges: Iterable[np.ndarray]) -> np.ndarray:
     for block in edges:
         bad = _unite(parents, np.ascontiguousarray(block, np.uint64))
         if bad >= 0:
-            raise ValueError(f"an edge joins two of the nodes 0 to {n - 1}; edge {bad} of a block is {block[bad].tolist()}")
+            raise ValueError(
+                f"an edge joins two of the nodes 0 to {n - 1}; edge {bad} of a block is {block[bad].tolist()}"
+            )
     _flatten(parents)
     return parents

@@ -1,7 +1,7 @@
 """Exact duplicates: equal text, equal document id.
 
-Flows in: the documents of a range of ids. Flows out: their order by id, and who is first of each id. The same rows give
-the same survivors in whatever order they came, because ties end at equal facts.
+Flows in: the documents of a range of ids. Flows out: their order by id, and who is first of each id. The same
+rows give the same survivors in whatever order they came, because ties end at equal facts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ _TIE_BREAKERS = ("source", "repo", "path", "license", "language", "metadata")
 
 
 def exact_duplicates(table: pa.Table, priority: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """(order, is_first): int64[n] row numbers sorted by id and then who survives, bool[n] in that order: first of its id.
+    """(order, is_first): int64[n] row numbers sorted by id and then who survives, bool[n] in that order:
+    first of its id.
 
-    table: documents (id, rank, source, repo, path, license, language, metadata are read). priority: integers[n], lower
-    survives; then the higher rank (null last), then source, repo, path and the rest ascending, nulls last.
+    table: documents (id, rank, source, repo, path, license, language, metadata are read). priority:
+    integers[n], lower survives; then the higher rank (null last), then source, repo, path and the rest
+    ascending, nulls last.
     """
     ascending = [(table[name], "ascending") for name in _TIE_BREAKERS]
-    order = sorted_rows([(table["id"], "ascending"), (priority, "ascending"), (table["rank"], "descending"), *ascending])
+    order = sorted_rows(
+        [(table["id"], "ascending"), (priority, "ascending"), (table["rank"], "descending"), *ascending]
+    )
     ids = table["id"].take(pa.array(order))
     is_first = np.ones(len(order), np.bool_)
     is_first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy()

@@ -1,13 +1,13 @@
 """MinHash signatures: what near-dedup proposes candidates by.
 
-Flows in: texts. Flows out: uint32[n, permutations] signatures; the share of components in which two of them are equal
-estimates the Jaccard similarity of the documents' shingle sets (Broder 1997, "On the resemblance and containment of
-documents"), with a standard error of sqrt(J * (1 - J) / permutations).
+Flows in: texts. Flows out: uint32[n, permutations] signatures; the share of components in which two of them
+are equal estimates the Jaccard similarity of the documents' shingle sets (Broder 1997, "On the resemblance
+and containment of documents"), with a standard error of sqrt(J * (1 - J) / permutations).
 
-Permutation i is x -> a_i * x + b_i modulo 2^32 with a_i odd, which is a bijection, over the low 32 bits of the shingle's
-hash. Those bits are well mixed already, so a linear family behaves like a random one (Mitzenmacher and Vadhan 2008, "Why
-simple hash functions work"), and its one multiplication runs in every lane of a vector unit. The signature's first p
-components do not depend on how many follow.
+Permutation i is x -> a_i * x + b_i modulo 2^32 with a_i odd, which is a bijection, over the low 32 bits of
+the shingle's hash. Those bits are well mixed already, so a linear family behaves like a random one
+(Mitzenmacher and Vadhan 2008, "Why simple hash functions work"), and its one multiplication runs in every
+lane of a vector unit. The signature's first p components do not depend on how many follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from codemill.hashing import draws
 
 NO_SHINGLE = np.uint32(0xFFFFFFFF)  # every component of a document without shingles: the minimum of nothing
 _FAMILY_SEED = 0  # signatures of different builds compare, so it is no setting
-_LANES = 64  # shingles are padded to whole steps of the unrolled vector loop; its scalar remainder costs as much as 8 steps
+_LANES = 64  # shingles are padded to whole steps of the vector loop, whose scalar remainder is slow
 
 
 def _family(permutations: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +35,7 @@ def _family(permutations: int) -> tuple[np.ndarray, np.ndarray]:
 
 @nb.njit(cache=True, nogil=True)
 def _low_words(shingles, count, out):
-    """The low halves of uint64[count], repeated at the end to whole steps of _LANES; returns how many there are."""
+    """The low halves of uint64[count], the first repeated up to whole _LANES; returns how many there are."""
     for i in range(count):
         out[i] = np.uint32(shingles[i])
     padded = (count + _LANES - 1) // _LANES * _LANES
@@ -67,10 +67,10 @@ def _signatures(offsets, data, classes, ngram, multipliers, addends, out):
 
 
 def signatures(texts: pa.Array | pa.ChunkedArray, ngram: int, permutations: int) -> np.ndarray:
-    """uint32[n, permutations], C-contiguous: the MinHash signature of each text's set of `ngram`-token shingles.
+    """uint32[n, permutations], C-contiguous: the signature of each text's set of `ngram`-token shingles.
 
-    A text without tokens gets NO_SHINGLE in every component (see `has_shingles`). Scratch memory is 10 times the longest
-    text. Raises TypeError or ValueError where `texts` is no text column (see `text_buffers`).
+    A text without tokens gets NO_SHINGLE in every component (see `has_shingles`). Scratch memory is 10 times
+    the longest text. Raises TypeError or ValueError where `texts` is no text column (see `text_buffers`).
     """
     offsets, data = text_buffers(texts)
     out = np.empty((len(offsets) - 1, permutations), np.uint32)
@@ -84,5 +84,5 @@ def has_shingles(signatures: np.ndarray) -> np.ndarray:
 
 
 def estimate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64[...]: the estimated Jaccard similarity of signatures uint32[..., permutations]: the share of equal components."""
+    """float64[...]: estimated Jaccard, the share of equal components, of signatures uint32[..., permutations]."""
     return np.mean(a == b, axis=-1)

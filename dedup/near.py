@@ -1,7 +1,7 @@
 """Near-dedup in memory: the whole job for documents that fit one machine's memory.
 
-Flows in: columns of documents with unique ids. Flows out: who is dropped for whom, as `resolve` defines it; the pipeline's
-stage does the same over partitions.
+Flows in: columns of documents with unique ids. Flows out: who is dropped for whom, as `resolve` defines it;
+the pipeline's stage does the same over partitions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from codemill.dedup.similarity import shingle_sets
 
 
 def _in_company(keys: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """bool[n]: who shares a component of the candidate graph with somebody; keys: uint64[n, bands], present: bool[n]."""
+    """bool[n]: who shares a component of the candidate graph with somebody; keys: uint64[n, bands], present:
+    bool[n]."""
     members = np.flatnonzero(present).astype(np.uint64)
     edges = star_edges(keys[present].ravel(), np.repeat(members, keys.shape[1]))
     labels = component_labels(len(keys), [edges])
@@ -37,8 +38,9 @@ def near_duplicates(
 ) -> Resolution:
     """The survivor (row number, -1 = kept) of each of `n` documents, and the Jaccard similarity to it.
 
-    texts: (large_)string[n] · priority: integers[n], lower survives · rank: float64[n], higher survives, null last ·
-    ids: string[n], unique. Raises ConfigError where `permutations` are too few for `threshold` (see `choose_bands`).
+    texts: (large_)string[n] · priority: integers[n], lower survives · rank: float64[n], higher survives, null
+    last · ids: string[n], unique. Raises ConfigError where `permutations` are too few for `threshold` (see
+    `choose_bands`).
     """
     bands, rows = choose_bands(threshold, permutations)
     signed = signatures(texts, ngram, permutations)

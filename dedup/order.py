@@ -1,4 +1,5 @@
-"""The survivor order: who stays among duplicates. A total order of the documents' own facts, never of their arrival.
+"""The survivor order: who stays among duplicates. A total order of the documents' own facts, never of their
+arrival.
 
 Flows in: columns of documents. Flows out: the row numbers in survivor order.
 """
@@ -24,6 +25,7 @@ def sorted_rows(columns: list[tuple[pa.Array | pa.ChunkedArray, str]]) -> np.nda
 def survivor_order(
     priority: pa.Array | pa.ChunkedArray, rank: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray
 ) -> np.ndarray:
-    """int64[n]: row numbers in survivor order: source priority (integers, lower first), then rank (float64, higher first,
-    null last), then id (string, ascending). Ids are unique after exact dedup, which makes the order total."""
+    """int64[n]: row numbers in survivor order: source priority (integers, lower first), then rank (float64,
+    higher first, null last), then id (string, ascending). Ids are unique after exact dedup, which makes the
+    order total."""
     return sorted_rows([(priority, "ascending"), (rank, "descending"), (ids, "ascending")])

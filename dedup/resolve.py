@@ -1,14 +1,16 @@
 """Who is dropped for whom: the definition of near-dedup, executed.
 
-Flows in: candidates in survivor order, with their band keys, signatures and shingle sets. Flows out: for each the row of
-its survivor, or -1. The definition: go through the documents in order; one is dropped if and only if it shares a band key
-with an already kept document and their true Jaccard similarity is at or above the threshold; its survivor is the first
-such document. Documents that never share a key do not meet here, so whole components of the candidate graph may be
-resolved together or apart, and pieces of one component one after the other: `resolve_against` the kept documents of each
-earlier piece in turn (the first match stands), then `resolve` among the rest gives what one `resolve` of all gives.
+Flows in: candidates in survivor order, with their band keys, signatures and shingle sets. Flows out: for each
+the row of its survivor, or -1. The definition: go through the documents in order; one is dropped if and only
+if it shares a band key with an already kept document and their true Jaccard similarity is at or above the
+threshold; its survivor is the first such document. Documents that never share a key do not meet here, so
+whole components of the candidate graph may be resolved together or apart, and pieces of one component one
+after the other: `resolve_against` the kept documents of each earlier piece in turn (the first match stands),
+then `resolve` among the rest gives what one `resolve` of all gives.
 
-Cost: a document meets every kept document it shares a key with once. Set sizes and then signatures rule most out
-before the sets are merged; a signature does so wrongly with a probability below 10^-12.
+Cost: a document meets every kept document it shares a key with once. Set sizes and then signatures rule most
+out before the sets are merged; a signature does so wrongly with a probability below 10^-12. Memory: about 60
+bytes for each key.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ _MISS = 1e-12  # how improbable it must be that a signature rules out a pair tha
 
 
 class Candidates(NamedTuple):
-    """Documents in survivor order. keys: uint64[n, bands] · signatures: uint32[n, permutations] · shingles: n sets.
+    """Documents in survivor order.
 
-    A document without shingles is like no other: its keys are not looked at.
+    keys: uint64[n, bands] · signatures: uint32[n, permutations] · shingles: n sets. A document without
+    shingles is like no other: its keys are not looked at.
     """
 
     keys: np.ndarray
@@ -40,9 +43,10 @@ class Candidates(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """survivor: int64[n], the row of each document's survivor, -1 = none · similarity: float32[n], Jaccard to it, or 0.
+    """What became of `n` documents.
 
-    A similarity is rounded to float32 after it was compared: check it against np.float32(threshold).
+    survivor: int64[n], the row of each document's survivor, -1 = kept · similarity: float32[n], Jaccard to
+    it, or 0; rounded after it was compared with the threshold: check it against np.float32(threshold).
     """
 
     survivor: np.ndarray
@@ -75,28 +79,30 @@ def _keep(chains, buckets, row):
 
 
 @nb.njit(cache=True, nogil=True)
-def _similarity(a, row_a, b, row_b, threshold, least_equal):
-    """Jaccard similarity (float64) of row_a of candidates a and row_b of b; -1 where it is below the threshold."""
-    set_a = a.shingles.hashes[a.shingles.offsets[row_a] : a.shingles.offsets[row_a + 1]]
-    set_b = b.shingles.hashes[b.shingles.offsets[row_b] : b.shingles.offsets[row_b + 1]]
-    total = len(set_a) + len(set_b)
-    least = least_shared(total, threshold)
-    if min(len(set_a), len(set_b)) < least:
-        return -1.0
+def _equal_components(a, row_a, b, row_b):
+    """In how many components row_a of signatures a equals row_b of b."""
     equal = 0
-    for i in range(a.signatures.shape[1]):
-        equal += a.signatures[row_a, i] == b.signatures[row_b, i]
-    if equal < least_equal:
-        return -1.0
-    shared = shared_shingles(set_a, set_b, least)
+    for i in range(a.shape[1]):
+        equal += a[row_a, i] == b[row_b, i]
+    return equal
+
+
+@nb.njit(cache=True, nogil=True)
+def _similarity(a, row_a, b, row_b, threshold):
+    """Jaccard similarity (float64) of row_a of sets a and row_b of b; -1 where it is below the threshold."""
+    set_a = a.hashes[a.offsets[row_a] : a.offsets[row_a + 1]]
+    set_b = b.hashes[b.offsets[row_b] : b.offsets[row_b + 1]]
+    total = len(set_a) + len(set_b)
+    shared = shared_shingles(set_a, set_b, least_shared(total, threshold))
     return shared / (total - shared) if shared >= 0 else -1.0
 
 
 @nb.njit(cache=True, nogil=True)
 def _sweep(kept, piece, buckets, chains, threshold, least_equal, grow):
-    """Find the survivor of each document of `piece` among `kept`; where `grow`, the two are one and who has none is kept.
+    """Find the survivor of each document of `piece` among `kept`.
 
-    buckets: int64[n, bands], the numbered keys of `piece`.
+    Where `grow`, the two are one, and who has no survivor is kept. buckets: int64[n, bands], the numbered
+    keys of `piece`.
     """
     bands = buckets.shape[1]
     offsets = piece.shingles.offsets
@@ -113,12 +119,15 @@ def _sweep(kept, piece, buckets, chains, threshold, least_equal, grow):
                 link = chains.following[link]
                 if 0 <= survivor[row] <= other:
                     break  # chains ascend: what follows is no earlier survivor
-                if met[other] != row:
-                    met[other] = row
-                    found = _similarity(kept, other, piece, row, threshold, least_equal)
-                    if found >= 0:
-                        survivor[row] = other
-                        similarity[row] = found
+                if met[other] == row:
+                    continue
+                met[other] = row
+                if _equal_components(kept.signatures, other, piece.signatures, row) < least_equal:
+                    continue
+                found = _similarity(kept.shingles, other, piece.shingles, row, threshold)
+                if found >= 0:
+                    survivor[row] = other
+                    similarity[row] = found
         if grow and survivor[row] < 0:
             _keep(chains, buckets, row)
     return survivor, similarity
@@ -134,15 +143,17 @@ def _keep_all(chains, buckets, offsets):
 def _least_equal(threshold: float, permutations: int) -> int:
     """Fewer equal components than this rule a pair out.
 
-    By Hoeffding's inequality (1963) the share of equal components is more than d below the similarity with a probability
-    of at most exp(-2 * permutations * d^2).
+    By Hoeffding's inequality (1963) the share of equal components is more than d below the similarity with a
+    probability of at most exp(-2 * permutations * d^2).
     """
     slack = math.sqrt(math.log(1 / _MISS) / (2 * permutations))
     return math.ceil((threshold - slack) * permutations)
 
 
 def _chains(buckets: int, links: int) -> _Chains:
-    return _Chains(np.full(buckets, -1, np.int64), np.full(buckets, -1, np.int64), np.full(links, -1, np.int64))
+    return _Chains(
+        np.full(buckets, -1, np.int64), np.full(buckets, -1, np.int64), np.full(links, -1, np.int64)
+    )
 
 
 def resolve(candidates: Candidates, threshold: float) -> Resolution:
@@ -155,7 +166,7 @@ def resolve(candidates: Candidates, threshold: float) -> Resolution:
 
 
 def resolve_against(kept: Candidates, piece: Candidates, threshold: float) -> Resolution:
-    """The outcome of `piece` against `kept` alone, who all stay and all precede it; survivors are rows of `kept`."""
+    """The outcome of `piece` against `kept` alone, who all precede it; survivors are rows of `kept`."""
     distinct, buckets = np.unique(np.concatenate([kept.keys, piece.keys]), return_inverse=True)
     buckets = buckets.reshape(-1, piece.keys.shape[1])
     chains = _chains(len(distinct), kept.keys.size)

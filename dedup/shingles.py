@@ -1,9 +1,9 @@
 """Tokens and shingles: what near-dedup and decontamination compare documents by.
 
-A token is a maximal run of `[A-Za-z0-9_]` and bytes >= 0x80; everything else only separates. A shingle is `ngram`
-consecutive tokens; a document with fewer has one shingle of them all, one without tokens has none. Both are held as
-64-bit hashes: FNV-1a over a token's bytes (Fowler, Noll, Vo; draft-eastlake-fnv) through SplitMix64's finalizer, then
-a polynomial over the tokens, which rolls in constant time whatever `ngram` is.
+A token is a maximal run of `[A-Za-z0-9_]` and bytes >= 0x80; everything else only separates. A shingle is
+`ngram` consecutive tokens; a document with fewer has one shingle of them all, one without tokens has none.
+Both are held as 64-bit hashes: FNV-1a over a token's bytes (Fowler, Noll, Vo; draft-eastlake-fnv) through
+SplitMix64's finalizer, then a polynomial over the tokens, which rolls in constant time whatever `ngram` is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from codemill.hashing import mix
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
-_BASE = np.uint64(0xD6E8FEB86659FD93)  # an odd multiplier; any would do, all codemill outputs agree on this one
+_BASE = np.uint64(
+    0xD6E8FEB86659FD93
+)  # an odd multiplier; any would do, all codemill outputs agree on this one
 
 
 def _byte_classes(fold_case: bool) -> np.ndarray:
@@ -33,10 +35,11 @@ FOLDED_CASE = _byte_classes(fold_case=True)
 
 @nb.njit(cache=True, nogil=True)
 def hash_tokens(data, start, end, classes, out):
-    """Hash the tokens of data[start:end] into out: uint64[>= (end - start + 1) // 2]; returns how many there are.
+    """Hash the tokens of data[start:end] into out: uint64[>= (end - start + 1) // 2]; returns how many there
+    are.
 
-    No branch depends on the bytes, since where tokens end cannot be predicted: the running hash is stored at every byte,
-    and the place to store moves on after a token's last.
+    No branch depends on the bytes, since where tokens end cannot be predicted: the running hash is stored at
+    every byte, and the place to store moves on after a token's last.
     """
     count = 0
     h = _FNV_OFFSET
@@ -77,7 +80,8 @@ def token_spans(data, start, end, classes):
 
 @nb.njit(cache=True, nogil=True)
 def hash_shingles(tokens, count, ngram, out):
-    """Hash each run of `ngram` tokens (uint64[count]) into out: uint64[>= count]; returns how many there are."""
+    """Hash each run of `ngram` tokens (uint64[count]) into out: uint64[>= count]; returns how many there
+    are."""
     if count == 0:
         return 0
     width = min(ngram, count)

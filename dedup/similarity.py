@@ -1,7 +1,7 @@
 """True Jaccard similarity: shingle sets as sorted hashes, and the one comparison with the threshold.
 
-Flows in: texts. Flows out: sets that merge in one pass. Two different shingles share a 64-bit hash with probability
-2^-64, which is what "true" means here.
+Flows in: texts. Flows out: sets that merge in one pass. Two different shingles share a 64-bit hash with
+probability 2^-64, which is what "true" means here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class ShingleSets(NamedTuple):
 
     def take(self, rows: np.ndarray) -> ShingleSets:
         """The sets of int64[k] row numbers, in that order."""
-        lists = pa.LargeListArray.from_arrays(pa.array(self.offsets), pa.array(self.hashes)).take(pa.array(rows))
+        lists = pa.LargeListArray.from_arrays(pa.array(self.offsets), pa.array(self.hashes))
+        lists = lists.take(pa.array(rows))
         return ShingleSets(lists.offsets.to_numpy(), lists.values.to_numpy())
 
 
@@ -35,8 +36,8 @@ class ShingleSets(NamedTuple):
 def _sort_unique(words, count, spare, out):
     """Sort words: uint64[count] into out, each once; returns how many there are. spare: uint64[>= count].
 
-    A radix sort by the leading 32 bits, then insertion for the few that agree in them: hashes rarely do, and whoever
-    wants many that do must search 2^32 texts for each.
+    A radix sort by the leading 32 bits, then insertion for the few that agree in them: hashes rarely do, and
+    whoever wants many that do must search 2^32 texts for each.
     """
     counts = np.zeros((4, 256), np.int64)
     for i in range(count):
@@ -85,8 +86,9 @@ def _shingle_sets(offsets, data, classes, ngram, set_offsets, hashes):
 def shingle_sets(texts: pa.Array | pa.ChunkedArray, ngram: int) -> ShingleSets:
     """The set of `ngram`-token shingles of each text, as hashes.
 
-    Memory: 8 bytes a shingle (about the size of the text, 4 times it where every second byte is a token), and 8 times
-    the longest text as scratch. Raises TypeError or ValueError where `texts` is no text column (see `text_buffers`).
+    Memory: 8 bytes a shingle (about the size of the text, 4 times it where every second byte is a token), and
+    8 times the longest text as scratch. Raises TypeError or ValueError where `texts` is no text column (see
+    `text_buffers`).
     """
     offsets, data = text_buffers(texts)
     most = int(((np.diff(offsets) + 1) // 2).sum())
@@ -98,20 +100,25 @@ def shingle_sets(texts: pa.Array | pa.ChunkedArray, ngram: int) -> ShingleSets:
 
 @nb.njit(cache=True, nogil=True)
 def reaches(shared, union, threshold):
-    """Whether shared / union (integers, union > 0) is at or above the threshold (float64): the one comparison.
+    """Whether shared / union (integers, union > 0) is at or above the threshold (float64).
 
-    It means the decimal that the user wrote, not the binary fraction next to it (4/5 reaches 0.8, though the float64
-    0.8 is above 4/5). Division and decimal reading both round to the nearest float64 and rounding keeps order, so what
-    reaches the decimal passes; what does not is at least 1 / (union * 10^digits) below it, more than the rounding
-    as long as union * 10^digits < 2^52: six digits and four billion shingles.
+    It means the decimal that the user wrote, not the binary fraction next to it (4/5 reaches 0.8, though the
+    float64 0.8 is above 4/5). Division and decimal reading both round to the nearest float64 and rounding
+    keeps order, so what reaches the decimal passes; what does not is at least 1 / (union * 10^digits) below
+    it, more than the rounding as long as union * 10^digits < 2^52: six digits and four billion shingles.
     """
     return shared / union >= threshold
 
 
 @nb.njit(cache=True, nogil=True)
 def least_shared(total, threshold):
-    """The least number of shared shingles that reaches the threshold for two non-empty sets of `total` shingles together."""
-    least = np.int64(threshold * total / (1.0 + threshold))  # J = s / (total - s) solved for s, but for rounding
+    """The least number of shared shingles that reaches the threshold.
+
+    total: the shingles of both sets together, neither of them empty.
+    """
+    least = np.int64(
+        threshold * total / (1.0 + threshold)
+    )  # J = s / (total - s) solved for s, but for rounding
     while least > 0 and reaches(least - 1, total - least + 1, threshold):
         least -= 1
     while not reaches(least, total - least, threshold):

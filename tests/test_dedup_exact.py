@@ -11,7 +11,12 @@ from codemill.dedup.exact import exact_duplicates
 COLUMNS = ("id", "source", "repo", "path", "license", "language", "metadata", "rank")
 word = st.none() | st.sampled_from(["a", "b"])
 rows = st.lists(
-    st.tuples(st.integers(0, 1), st.sampled_from(["0" * 32, "f" * 32]), *[word] * 6, st.none() | st.sampled_from([1.0, 2.0])),
+    st.tuples(
+        st.integers(0, 1),
+        st.sampled_from(["0" * 32, "f" * 32]),
+        *[word] * 6,
+        st.none() | st.sampled_from([1.0, 2.0]),
+    ),
     max_size=12,
 )
 

@@ -38,7 +38,13 @@ def test_each_component_is_the_least_image_of_the_shingles_under_its_permutation
     got = signatures(pa.array(texts, pa.large_binary()), ngram, 16)
     family = list(zip(*(part.tolist() for part in _family(16)), strict=True))
     expected = [
-        [min(((a * (h & 0xFFFFFFFF) + b) & 0xFFFFFFFF for h in shingle_hashes(text, ngram)), default=0xFFFFFFFF) for a, b in family]
+        [
+            min(
+                ((a * (h & 0xFFFFFFFF) + b) & 0xFFFFFFFF for h in shingle_hashes(text, ngram)),
+                default=0xFFFFFFFF,
+            )
+            for a, b in family
+        ]
         for text in texts
     ]
     assert got.dtype == np.uint32 and got.flags.c_contiguous
@@ -72,7 +78,8 @@ def test_only_texts_without_tokens_are_without_shingles():
 
 @pytest.mark.parametrize("shared", [0, 50, 150, 280, 400])
 def test_estimates_of_both_libraries_lie_within_their_statistical_error(shared):
-    """200 independent pairs: the mean error within 4 standard errors of it, single errors spread as a binomial's."""
+    """200 independent pairs: the mean error within 4 standard errors of it, single errors spread as a
+    binomial's."""
     errors, theirs = [], []
     for pair in range(200):
         base = pair * 10_000
@@ -88,11 +95,14 @@ def test_estimates_of_both_libraries_lie_within_their_statistical_error(shared):
     deviation = np.sqrt(true * (1 - true) / PERMUTATIONS)
     assert abs(np.mean(errors)) <= 4 * deviation / np.sqrt(len(errors))
     assert abs(np.mean(theirs)) <= 4 * deviation / np.sqrt(len(theirs))
-    assert np.std(errors) <= 1.25 * deviation  # no correlated permutations: a chi-square's 99.999% quantile at 200
+    assert (
+        np.std(errors) <= 1.25 * deviation
+    )  # no correlated permutations: a chi-square's 99.999% quantile at 200
 
 
 def test_estimates_of_tiny_sets_are_as_good_as_chance_allows():
-    """Two shared shingles of four, over 300 pairs: components must be independent even where there is little to hash."""
+    """Two shared shingles of four, over 300 pairs: components must be independent even where there is little
+    to hash."""
     pairs = [(words(range(10 * i, 10 * i + 3)), words(range(10 * i + 1, 10 * i + 4))) for i in range(300)]
     signed = sign(*(text for pair in pairs for text in pair))
     errors = estimate(signed[0::2], signed[1::2]) - 0.5

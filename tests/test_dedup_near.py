@@ -49,7 +49,12 @@ def columns(texts: list[str]) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
     """(texts, priority, rank, ids); everything but the id is arbitrary, and a function of the text."""
     column = pa.array(texts, pa.large_string())
     ranks = [None if len(text) % 3 == 0 else float(len(text) % 5) for text in texts]
-    return column, pa.array([len(text) % 2 for text in texts]), pa.array(ranks, pa.float64()), document_ids(column)
+    return (
+        column,
+        pa.array([len(text) % 2 for text in texts]),
+        pa.array(ranks, pa.float64()),
+        document_ids(column),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,9 @@ def test_every_drop_is_true_and_hardly_any_near_copy_is_kept(corpus, similaritie
         survivor = outcome.survivor[row]
         assert kept[survivor]
         assert outcome.similarity[row] == np.float32(float(similarities[row][survivor]))
-    with_kept_partner = [row for row in np.flatnonzero(kept) if any(kept[other] for other in similarities[row])]
+    with_kept_partner = [
+        row for row in np.flatnonzero(kept) if any(kept[other] for other in similarities[row])
+    ]
     assert (~kept).sum() >= 200
     assert len(with_kept_partner) <= 0.01 * kept.sum()
 

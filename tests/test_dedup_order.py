@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from codemill.dedup.order import survivor_order
 
 rows = st.lists(
-    st.tuples(st.integers(0, 2), st.none() | st.sampled_from([-1.0, 0.0, 3.5, math.inf]), st.uuids().map(lambda u: u.hex)),
+    st.tuples(
+        st.integers(0, 2),
+        st.none() | st.sampled_from([-1.0, 0.0, 3.5, math.inf]),
+        st.uuids().map(lambda u: u.hex),
+    ),
     unique_by=lambda row: row[2],
 )
 
@@ -23,6 +27,8 @@ def test_priority_then_higher_rank_then_id_whatever_the_order_of_arrival(documen
     random.shuffle(documents)
     columns = [[row[i] for row in documents] for i in range(3)]
     order = survivor_order(
-        pa.array(columns[0], pa.int32()), pa.array(columns[1], pa.float64()), pa.array(columns[2], pa.string())
+        pa.array(columns[0], pa.int32()),
+        pa.array(columns[1], pa.float64()),
+        pa.array(columns[2], pa.string()),
     )
     assert [documents[row] for row in order] == expected

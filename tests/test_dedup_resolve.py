@@ -19,7 +19,9 @@ from codemill.dedup.similarity import ShingleSets, shingle_sets
 BANDS, ROWS, PERMUTATIONS = 64, 2, 128
 
 # Few words and few distinct shingles, so that similar texts are frequent at every threshold.
-texts = st.lists(st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=12).map(b" ".join), max_size=12)
+texts = st.lists(
+    st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=12).map(b" ".join), max_size=12
+)
 thresholds = st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0])
 
 
@@ -36,7 +38,9 @@ def by_definition(documents: list[bytes], ngram: int, threshold: float) -> list[
     def meet(a: int, b: int) -> bool:
         return oracle.shares_band(signed[a], signed[b], BANDS, ROWS)
 
-    return [(row, np.float32(float(similarity))) for row, similarity in oracle.survivors(sets, meet, threshold)]
+    return [
+        (row, np.float32(float(similarity))) for row, similarity in oracle.survivors(sets, meet, threshold)
+    ]
 
 
 def pairs(outcome: Resolution) -> list[tuple[int, np.float32]]:
@@ -45,7 +49,8 @@ def pairs(outcome: Resolution) -> list[tuple[int, np.float32]]:
 
 
 def in_pieces(documents: Candidates, cuts: list[int], threshold: float) -> Resolution:
-    """Piece after piece, each against the kept of the earlier ones in turn, as a component beyond memory is worked off."""
+    """Piece after piece, each against the kept of the earlier ones in turn, as a component beyond memory is
+    worked off."""
     n = len(documents.keys)
     survivor, similarity = np.full(n, -1, np.int64), np.zeros(n, np.float32)
     earlier: list[np.ndarray] = []
@@ -67,7 +72,9 @@ def in_pieces(documents: Candidates, cuts: list[int], threshold: float) -> Resol
 @given(texts, st.integers(1, 3), thresholds)
 @settings(deadline=None, max_examples=200)
 def test_the_outcome_is_the_definitions(documents, ngram, threshold):
-    assert pairs(resolve(candidates(documents, ngram), threshold)) == by_definition(documents, ngram, threshold)
+    assert pairs(resolve(candidates(documents, ngram), threshold)) == by_definition(
+        documents, ngram, threshold
+    )
 
 
 @given(texts, thresholds, st.lists(st.integers(0, 12), max_size=4))
@@ -85,7 +92,8 @@ def test_documents_that_come_later_in_the_order_change_nothing_before_them(docum
 
 
 def test_the_survivor_is_the_first_kept_match_and_never_a_dropped_document():
-    """b is near a and c; a keeps, b drops for a, c is near b only and so is kept; d is nearest to c but a comes first."""
+    """b is near a and c; a keeps, b drops for a, c is near b only and so is kept; d is nearest to c but a
+    comes first."""
     words = [b"w%d" % i for i in range(30)]
     a, b, c = (b" ".join(words[i : i + 20]) for i in (0, 4, 8))
     d = b" ".join(words[5:25])
@@ -102,14 +110,17 @@ def test_documents_without_shingles_are_kept_though_their_keys_are_equal():
 
 def test_documents_that_share_no_key_never_meet():
     documents = candidates([b"a b c", b"a b c"], 1)
-    apart = documents._replace(keys=np.arange(documents.keys.size, dtype=np.uint64).reshape(documents.keys.shape))
+    apart = documents._replace(
+        keys=np.arange(documents.keys.size, dtype=np.uint64).reshape(documents.keys.shape)
+    )
     assert resolve(documents, 0.5).survivor.tolist() == [-1, 0]
     assert resolve(apart, 0.5).survivor.tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_a_hot_bucket_of_strangers_costs_estimates_and_no_merge(alike):
-    """2,000 documents share every key and, against nature, all shingles: only where signatures agree does it show."""
+    """2,000 documents share every key and, against nature, all shingles: only where signatures agree does it
+    show."""
     n = 2_000
     signed = np.zeros(n, np.uint32) if alike else np.arange(n, dtype=np.uint32)
     documents = Candidates(
@@ -123,5 +134,7 @@ def test_a_hot_bucket_of_strangers_costs_estimates_and_no_merge(alike):
 def test_a_signature_rules_out_only_what_hoeffding_allows():
     best_ruled_out = _least_equal(0.7, 256) - 1
     assert np.exp(-2 * 256 * (0.7 - best_ruled_out / 256) ** 2) <= 1e-12
-    assert np.exp(-2 * 256 * (0.7 - (best_ruled_out + 1) / 256) ** 2) > 1e-12  # and it rules out all that is allowed
+    assert (
+        np.exp(-2 * 256 * (0.7 - (best_ruled_out + 1) / 256) ** 2) > 1e-12
+    )  # and it rules out all that is allowed
     assert _least_equal(0.3, 16) <= 0  # so few components rule out nothing

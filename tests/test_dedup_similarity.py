@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from codemill.dedup.similarity import _sort_unique, least_shared, reaches, share
 
 def sets_of(texts: list[bytes], ngram: int) -> list[list[int]]:
     offsets, hashes = shingle_sets(pa.array(texts, pa.large_binary()), ngram)
-    return [hashes[start:end].tolist() for start, end in zip(offsets, offsets[1:], strict=False)]
+    return [hashes[start:end].tolist() for start, end in pairwise(offsets)]
 
 
-@given(st.lists(st.one_of(st.binary(max_size=50), st.text("ab ", max_size=50).map(str.encode)), max_size=5), st.integers(1, 4))
+@given(
+    st.lists(st.one_of(st.binary(max_size=50), st.text("ab ", max_size=50).map(str.encode)), max_size=5),
+    st.integers(1, 4),
+)
 @settings(deadline=None)
 def test_sets_overlap_as_sets_of_token_tuples_do(texts, ngram):
     ours = [set(hashes) for hashes in sets_of(texts, ngram)]
@@ -34,7 +38,9 @@ def test_sets_of_real_files_are_sorted_and_unique(standard_library: list[Path]):
         assert len(hashes) == len(oracle.shingles(text, 5))
 
 
-@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9) | st.integers(0, 9).map(lambda low: 5 << 32 | low)))
+@given(
+    st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9) | st.integers(0, 9).map(lambda low: 5 << 32 | low))
+)
 @settings(deadline=None)
 def test_sorting_is_right_even_where_the_leading_bits_agree(words):
     out = np.empty(len(words), np.uint64)

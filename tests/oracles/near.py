@@ -1,4 +1,5 @@
-"""Near-dedup as DESIGN words it, on Python sets of token tuples: no hash, no signature estimate, no component."""
+"""Near-dedup as DESIGN words it, on Python sets of token tuples: no hash, no signature estimate, no
+component."""
 
 from __future__ import annotations
 
