@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 from identify.extensions import EXTENSIONS, EXTENSIONS_NEED_BINARY_CHECK, NAMES
 from identify.identify import parse_shebang, tags_from_interpreter
 
+from codemill.pipeline.text_statistics import text_heads
+
 _HEAD_BYTES = 16_384  # of a text with an ambiguous extension that are looked at
 _SHEBANG_BYTES = 256  # Linux reads no more (BINPRM_BUF_SIZE)
 
@@ -122,11 +124,6 @@ _BY_EXTENSION = _table({**EXTENSIONS_NEED_BINARY_CHECK, **EXTENSIONS}, _MORE_EXT
 
 def _look_up(keys: pa.Array, table: tuple[pa.Array, pa.Array]) -> pa.Array:
     return table[1].take(pc.index_in(keys, table[0]))
-
-
-def text_heads(texts: pa.Array, limit_bytes: int) -> pa.Array:
-    """large_binary[n]: the first `limit_bytes` of each text (large_string[n])."""
-    return pc.binary_slice(texts.cast(pa.large_binary()), 0, limit_bytes)
 
 
 def detect_languages(paths: pa.Array, texts: pa.Array) -> pa.Array:

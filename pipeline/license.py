@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from identify.vendor.licenses import LICENSES
 from license_expression import ExpressionError, LicenseWithExceptionSymbol, Licensing
 
-from codemill.pipeline.language import text_heads
+from codemill.pipeline.text_statistics import text_heads
 
 _HEADER_BYTES = 4096  # of a text that are searched for an SPDX header
 _HEADER_TAG = "SPDX-License-Identifier:"

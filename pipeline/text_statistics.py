@@ -1,0 +1,216 @@
+"""What a document looks like as bytes: lines, letters, white space, encoded data.
+
+Flows in: a text column. Flows out: one int64 array a statistic. This is what the filters decide by; it runs
+over all text once, as Numba kernels over Arrow buffers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codemill.buffers import text_buffers
+
+# Encoded data as StarCoder2 finds it (arXiv 2402.19173, section 2.1, "Encoded data filter"): runs of 64 bytes
+# of base64 or more, line ends included, and 8 hexadecimal bytes or Unicode escapes in a row. Beyond its
+# expressions, white space may follow the comma of `0x00, 0x01` and nothing need stand between `\x00\x01`.
+_MIN_BASE64_BYTES = 64
+_MIN_ESCAPES = 8
+_MIN_ESCAPES_BYTES = 3 * _MIN_ESCAPES - 1  # `00 01 02 ...`, the shortest form
+
+_DIGITS = b"0123456789"
+_LETTERS = bytes(range(ord("a"), ord("z") + 1)) + bytes(range(ord("A"), ord("Z") + 1))
+_HEX = _DIGITS + b"abcdefABCDEF"
+_SEPARATORS = b", \t\r\n"
+
+
+def _flags(*classes: bytes) -> np.ndarray:
+    """uint8[256]: bit k is set for the bytes of the k-th class."""
+    table = np.zeros(256, np.uint8)
+    for bit, members in enumerate(classes):
+        table[list(members)] |= np.uint8(1 << bit)
+    return table
+
+
+_IS_WORD, _IS_HEX, _IS_SEPARATOR, _IS_ESCAPES, _IS_BASE64 = (np.uint8(1 << bit) for bit in range(5))
+_CLASSES = _flags(
+    _LETTERS + _DIGITS + b"_",
+    _HEX,
+    _SEPARATORS,
+    _HEX + _SEPARATORS + b"\\xu",
+    _LETTERS + _DIGITS + b"+/=\r\n",
+)
+
+
+class TextStatistics(NamedTuple):
+    """Statistics of n texts, each int64[n].
+
+    lines: how many; a line ends with LF, CR LF or CR, and the last one may end with the text.
+    line_bytes: bytes of all lines without their ends.
+    longest_line: bytes of the longest line.
+    alphanumeric: bytes that are ASCII letters or digits, or belong to a character beyond ASCII.
+    white_space: bytes that are spaces, tabs, LF, VT, FF or CR.
+    encoded: bytes in runs of base64 and of escapes; those in both count twice.
+    longest_encoded: bytes of the longest such run.
+    """
+
+    lines: np.ndarray
+    line_bytes: np.ndarray
+    longest_line: np.ndarray
+    alphanumeric: np.ndarray
+    white_space: np.ndarray
+    encoded: np.ndarray
+    longest_encoded: np.ndarray
+
+
+def text_statistics(texts: pa.Array) -> TextStatistics:
+    """The statistics of each text (large_string[n], no nulls)."""
+    offsets, data = text_buffers(texts)
+    out = np.zeros((len(TextStatistics._fields), len(offsets) - 1), np.int64)
+    _measure(offsets, data, _CLASSES, out)
+    return TextStatistics(*out)
+
+
+def text_heads(texts: pa.Array, limit_bytes: int) -> pa.Array:
+    """large_binary[n]: the first `limit_bytes` of each text (large_string[n])."""
+    return pc.binary_slice(texts.cast(pa.large_binary()), 0, limit_bytes)
+
+
+@nb.njit(cache=True, nogil=True)
+def _measure(offsets, data, classes, out):
+    """Fill out: int64[7, n], rows as in TextStatistics."""
+    for row in range(len(offsets) - 1):
+        text = data[offsets[row] : offsets[row + 1]]
+        out[0, row], out[1, row], out[2, row] = _measure_lines(text)
+        out[3, row], out[4, row] = _count_classes(text)
+        base64, longest_base64 = _measure_base64(text, classes)
+        escapes, longest_escapes = _measure_escapes(text, classes)
+        out[5, row] = base64 + escapes
+        out[6, row] = max(longest_base64, longest_escapes)
+
+
+@nb.njit(cache=True, nogil=True)
+def _measure_lines(text):
+    """(lines, line_bytes, longest_line) of text: uint8[size]."""
+    lines = line_bytes = longest = start = 0
+    for i in range(len(text)):
+        byte = text[i]
+        if byte > 13 or (byte != 10 and byte != 13):
+            continue
+        if byte == 10 and i > 0 and text[i - 1] == 13:  # the CR ended the line
+            start = i + 1
+            continue
+        lines += 1
+        line_bytes += i - start
+        longest = max(longest, i - start)
+        start = i + 1
+    if start < len(text):
+        lines += 1
+        line_bytes += len(text) - start
+        longest = max(longest, len(text) - start)
+    return lines, line_bytes, longest
+
+
+@nb.njit(cache=True, nogil=True)
+def _count_classes(text):
+    """(alphanumeric, white_space) of text: uint8[size]. No table look-ups, so that LLVM vectorizes it."""
+    alphanumeric = white_space = 0
+    for i in range(len(text)):
+        byte = text[i]
+        is_letter = np.uint8(np.uint8(byte | np.uint8(32)) - np.uint8(97)) < np.uint8(26)
+        is_digit = np.uint8(byte - np.uint8(48)) < np.uint8(10)
+        alphanumeric += is_letter | is_digit | (byte >= np.uint8(128))
+        white_space += (byte == np.uint8(32)) | (np.uint8(byte - np.uint8(9)) < np.uint8(5))
+    return alphanumeric, white_space
+
+
+@nb.njit(cache=True, nogil=True)
+def _next_run(text, start, shortest, classes, flag):
+    """(start, end) of the first maximal run of at least `shortest` bytes of a class from start on, or (size, size).
+
+    It looks at the last byte of a possible run first, so that most bytes are never read.
+    """
+    size = len(text)
+    while start + shortest <= size:
+        i = start + shortest - 1
+        while i >= start and classes[text[i]] & flag:
+            i -= 1
+        if i < start:
+            end = start + shortest
+            while end < size and classes[text[end]] & flag:
+                end += 1
+            return start, end
+        start = i + 1
+    return size, size
+
+
+@nb.njit(cache=True, nogil=True)
+def _measure_base64(text, classes):
+    """(bytes in all runs, bytes of the longest) of base64."""
+    total = longest = 0
+    start, end = _next_run(text, 0, _MIN_BASE64_BYTES, classes, _IS_BASE64)
+    while start < end:
+        total += end - start
+        longest = max(longest, end - start)
+        start, end = _next_run(text, end, _MIN_BASE64_BYTES, classes, _IS_BASE64)
+    return total, longest
+
+
+@nb.njit(cache=True, nogil=True)
+def _measure_escapes(text, classes):
+    """(bytes in all runs, bytes of the longest) of escapes."""
+    total = longest = 0
+    start, end = _next_run(text, 0, _MIN_ESCAPES_BYTES, classes, _IS_ESCAPES)
+    while start < end:
+        first = counted = escapes = 0
+        i = start
+        while i < end:
+            if classes[text[i]] & _IS_SEPARATOR:
+                i += 1
+                continue
+            width = _escape_width(text, i, classes)
+            if width == 0:
+                escapes = 0
+                i += 1
+                continue
+            if escapes == 0:
+                first = counted = i
+            escapes += 1
+            i += width
+            if escapes >= _MIN_ESCAPES:
+                total += i - counted
+                counted = i
+                longest = max(longest, i - first)
+        start, end = _next_run(text, end, _MIN_ESCAPES_BYTES, classes, _IS_ESCAPES)
+    return total, longest
+
+
+@nb.njit(cache=True, nogil=True)
+def _escape_width(text, i, classes):
+    r"""Bytes of the escape at i: `\x00`, `\u0000`, or the words `0x00` and `00`; 0 where there is none."""
+    size = len(text)
+    if text[i] == 92:  # a backslash
+        if i + 4 <= size and text[i + 1] == 120 and _are_hex(text, i + 2, i + 4, classes):
+            return 4
+        if i + 6 <= size and text[i + 1] == 117 and _are_hex(text, i + 2, i + 6, classes):
+            return 6
+        return 0
+    if i > 0 and classes[text[i - 1]] & _IS_WORD:
+        return 0
+    prefix = 2 if i + 4 <= size and text[i] == 48 and text[i + 1] == 120 else 0
+    end = i + prefix + 2
+    if end > size or not _are_hex(text, i + prefix, end, classes):
+        return 0
+    return prefix + 2 if end == size or not classes[text[end]] & _IS_WORD else 0
+
+
+@nb.njit(cache=True, nogil=True)
+def _are_hex(text, start, end, classes):
+    for i in range(start, end):  # noqa: SIM110 (Numba compiles no generator into `all`)
+        if not classes[text[i]] & _IS_HEX:
+            return False
+    return True
