@@ -72,13 +72,17 @@ def write_report(dataset: Dataset) -> None:
 def output_folder(config: BuildConfig) -> Path:
     """The output folder, made if need be. Raises ConfigError for one that holds something else."""
     if "://" in config.output.path and not config.output.path.startswith("file://"):
-        raise ConfigError(f"output.path: {config.output.path}: outputs are written to local folders; give one")
+        raise ConfigError(
+            f"output.path: {config.output.path}: outputs are written to local folders; give one"
+        )
     out = Path(config.output.path.removeprefix("file://")).expanduser()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"output.path: {out}: is a file; give a folder")
     foreign = sorted(path.name for path in out.iterdir() if path.name not in _OURS) if out.exists() else []
     if foreign and not (out / "stages").is_dir():
-        raise ConfigError(f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder")
+        raise ConfigError(
+            f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder"
+        )
     with readable_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     return out
@@ -91,7 +95,9 @@ def _alone_in(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"{out}: another build is at work in this folder; wait for it or give another folder") from None
+            raise RunError(
+                f"{out}: another build is at work in this folder; wait for it or give another folder"
+            ) from None
         yield
 
 

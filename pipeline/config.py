@@ -269,7 +269,7 @@ def load_config(path: str, overrides: tuple[str, ...] = ()) -> BuildConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
     try:
-        data = yaml.load(text, Loader=_NumberLoader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(text, Loader=_NumberLoader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
@@ -277,7 +277,9 @@ def load_config(path: str, overrides: tuple[str, ...] = ()) -> BuildConfig:
         raise ConfigError(f"{path}{line}: not valid YAML: {problem}; mend that line") from None
     if not isinstance(data, dict):
         got = "an empty file" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{path}: a config is a mapping with the keys {', '.join(BuildConfig.model_fields)}; got {got}")
+        raise ConfigError(
+            f"{path}: a config is a mapping with the keys {', '.join(BuildConfig.model_fields)}; got {got}"
+        )
     for override in overrides:
         _set(data, override)
     try:
@@ -311,10 +313,12 @@ def _set(data: dict[str, Any], override: str) -> None:
                 if here.get(step) is None:
                     here[step] = {}
                 here = here[step]
-        parsed = yaml.load(value, Loader=_NumberLoader)  # noqa: S506
+        parsed = yaml.load(value, Loader=_NumberLoader)
         here[int(steps[-1]) if isinstance(here, list) else steps[-1]] = parsed
     except (AttributeError, TypeError, ValueError, IndexError):
-        raise ConfigError(f"--set {override}: the config has no place {key!r}; `a.b` goes into mappings, `a.0` into lists") from None
+        raise ConfigError(
+            f"--set {override}: the config has no place {key!r}; `a.b` goes into mappings, `a.0` into lists"
+        ) from None
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: {value!r} is not valid YAML; quote it") from None
 
@@ -332,7 +336,11 @@ def _fault(path: str, fault: Any) -> str:
     value = fault.get("input")
     shown = "" if isinstance(value, dict) else f" (got {value!r})"
     choices = fault.get("ctx", {}).get("expected")
-    near = _nearest(str(value), [choice.strip("' ") for choice in re.split(", | or ", choices)]) if choices else ""
+    near = (
+        _nearest(str(value), [choice.strip("' ") for choice in re.split(", | or ", choices)])
+        if choices
+        else ""
+    )
     return f"{path}: {where}: {rule[:1].lower() + rule[1:]}{shown}{near}"
 
 

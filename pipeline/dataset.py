@@ -54,9 +54,16 @@ class Dataset:
     def sequences(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All sequences, shard by shard, memory-mapped."""
         for path in self.shard_paths():
-            for batch in read_part(path, columns):
-                if len(batch):
-                    yield batch
+            yield from self.read_shard(path, columns)
+
+    def read_shard(self, path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The sequences of one shard, memory-mapped. Raises DataError where it is missing or no Arrow file."""
+        try:
+            yield from (batch for batch in read_part(path, columns) if len(batch))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(
+                f"{path}: cannot be read ({error}); run `codemill verify`, and build again"
+            ) from None
 
     def tokenizer(self) -> TokenizerModel | None:
         """The model that the shards were made with; null where there are none."""
@@ -75,5 +82,7 @@ class Dataset:
         for part in sorted(set(numbers.tolist())):
             for batch in read_part(part_path(folder, "documents", part), ["id", "text"]):
                 here = batch.filter(pc.is_in(batch.column("id"), value_set=wanted))
-                found |= dict(zip(here.column("id").to_pylist(), here.column("text").to_pylist(), strict=True))
+                found |= dict(
+                    zip(here.column("id").to_pylist(), here.column("text").to_pylist(), strict=True)
+                )
         return found

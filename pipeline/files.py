@@ -122,7 +122,9 @@ def readable_os_errors(path: Path) -> Iterator[None]:
                 "what is finished is kept, and the build goes on from there"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise RunError(f"{path}: cannot be written ({error.strerror}); give an output folder that you may write") from error
+            raise RunError(
+                f"{path}: cannot be written ({error.strerror}); give an output folder that you may write"
+            ) from error
         raise
 
 
@@ -162,13 +164,17 @@ class TableWriter:
         self._format = file_format
         self._pending: list[pa.RecordBatch] = []
         if file_format == "parquet":
-            self._parquet = pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, store_schema=True)
+            self._parquet = pq.ParquetWriter(
+                file, schema, compression="zstd", compression_level=3, store_schema=True
+            )
         else:
             compression = "lz4" if file_format == "lz4" else None
             options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
             self._ipc = pa.ipc.new_file(file, schema, options=options)
             self._pads = _aligning_pads(schema) if file_format == "shard" else None
-            if self._pads is not None:  # the file's own header is written with the first batch: let that be an empty one
+            if (
+                self._pads is not None
+            ):  # the file's own header is written with the first batch: let that be an empty one
                 self._ipc.write_batch(pa.RecordBatch.from_pylist([], schema))
         self._schema = schema
 
@@ -179,7 +185,9 @@ class TableWriter:
             if sum(map(len, self._pending)) >= _PARQUET_ROWS:
                 self._flush_parquet(final=False)
         elif self._pads is not None:
-            self._ipc.write_batch(batch, custom_metadata=self._pads[self._file.tell() % _SHARD_ALIGNMENT_BYTES])
+            self._ipc.write_batch(
+                batch, custom_metadata=self._pads[self._file.tell() % _SHARD_ALIGNMENT_BYTES]
+            )
         else:
             self._ipc.write_batch(batch)
 

@@ -40,7 +40,9 @@ def read_manifest(out: Path) -> dict[str, Any]:
     if not out.is_dir():
         raise DataError(f"{out}: there is no such folder; give the output folder of a build")
     if not (out / NAME).exists():
-        raise DataError(f"{out}: has no {NAME}, so it is not a dataset (a build that did not end?); run `codemill build` again")
+        raise DataError(
+            f"{out}: has no {NAME}, so it is not a dataset (a build that did not end?); run `codemill build` again"
+        )
     manifest = read_json(out / NAME)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{out / NAME}: is not the manifest of a {FORMAT}; give the output folder of a build")
@@ -50,11 +52,15 @@ def read_manifest(out: Path) -> dict[str, Any]:
             "build again, or use the codemill that made it"
         )
     if seal(manifest)["checksum"] != manifest.get("checksum"):
-        raise DataError(f"{out / NAME}: does not match its own checksum: it was changed or damaged; build again")
+        raise DataError(
+            f"{out / NAME}: does not match its own checksum: it was changed or damaged; build again"
+        )
     return manifest
 
 
-def make_manifest(context: Context, records: dict[str, Record], model: TokenizerModel | None) -> dict[str, Any]:
+def make_manifest(
+    context: Context, records: dict[str, Record], model: TokenizerModel | None
+) -> dict[str, Any]:
     """The manifest of a finished build, but for the report's checksum."""
     config = context.config
     counted, parts = context.folder("count"), len(records["ingest"].rows("documents"))
@@ -93,7 +99,8 @@ def _gather(folder: Path, kind: str, parts: int) -> pa.Table:
 def _files(receipts: list[Receipt]) -> list[dict[str, Any]]:
     """Files of the dataset, by name."""
     return sorted(
-        ({"file": r.file, "rows": r.rows, "bytes": r.bytes, "sha256": r.sha256} for r in receipts), key=lambda f: str(f["file"])
+        ({"file": r.file, "rows": r.rows, "bytes": r.bytes, "sha256": r.sha256} for r in receipts),
+        key=lambda f: str(f["file"]),
     )
 
 
@@ -124,7 +131,10 @@ def _funnel(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for reason in reasons:
             rows = [row for row in counts if row["stage"] == stage and row["reason"] == reason]
             if rows:
-                dropped[reason] = {"documents": sum(r["documents"] for r in rows), "bytes": sum(r["bytes"] or 0 for r in rows)}
+                dropped[reason] = {
+                    "documents": sum(r["documents"] for r in rows),
+                    "bytes": sum(r["bytes"] or 0 for r in rows),
+                }
         step = {"stage": stage, "documents_in": documents, "bytes_in": size}
         documents -= sum(d["documents"] for d in dropped.values())
         size -= sum(d["bytes"] for d in dropped.values())
@@ -136,7 +146,10 @@ def _by(counts: list[dict[str, Any]], key: str) -> dict[str, dict[str, int]]:
     """Documents and bytes that came in and were kept, and tokens, for each value of a column; largest first."""
     table: dict[str, dict[str, int]] = {}
     for row in counts:
-        entry = table.setdefault(row[key] or "unknown", dict.fromkeys(("documents_in", "bytes_in", "documents", "bytes", "tokens"), 0))
+        entry = table.setdefault(
+            row[key] or "unknown",
+            dict.fromkeys(("documents_in", "bytes_in", "documents", "bytes", "tokens"), 0),
+        )
         entry["documents_in"] += row["documents"]
         entry["bytes_in"] += row["bytes"] or 0
         if row["stage"] is None:
@@ -169,7 +182,12 @@ def _tokenized(context: Context, records: dict[str, Record], model: TokenizerMod
         }
         for r in records["shards"].files
     ]
-    model_file = {"file": "tokenizer.model", "rows": 1, "bytes": len(model.model_bytes), "sha256": model.sha256}
+    model_file = {
+        "file": "tokenizer.model",
+        "rows": 1,
+        "bytes": len(model.model_bytes),
+        "sha256": model.sha256,
+    }
     return {
         "tokenizer": {
             "sha256": model.sha256,
@@ -182,7 +200,10 @@ def _tokenized(context: Context, records: dict[str, Record], model: TokenizerMod
         "packing": {
             "sequence_length": length,
             "packing": context.config.sequence.packing,
-            **{name: sum(shard[name] for shard in shards) for name in ("sequences", "tokens", "padding_tokens")},
+            **{
+                name: sum(shard[name] for shard in shards)
+                for name in ("sequences", "tokens", "padding_tokens")
+            },
             **_segment_counts([context.out / str(shard["file"]) for shard in shards]),
         },
         "shards": shards,

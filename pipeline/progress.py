@@ -64,11 +64,13 @@ class Step:
     def _rate(self, now: float) -> str:
         return f"{self._done / 1e6 / max(now - self._begin, 1e-3):.1f} MB/s"
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         if kind is None and self._finished:
             now = time.monotonic()
-            self._reporter.say(f"{self._label}: {self._done / 1e6:,.1f} MB in {now - self._begin:.1f} s, {self._rate(now)}")
-
-
+            self._reporter.say(
+                f"{self._label}: {self._done / 1e6:,.1f} MB in {now - self._begin:.1f} s, {self._rate(now)}"
+            )

@@ -14,13 +14,25 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
     """What went in, what came out, where it lies: text for a terminal."""
     console = Console(file=StringIO(), width=100)
     table = Table(box=None, header_style="bold")
-    for name, side in (("stage", "left"), ("documents in", "right"), ("dropped", "right"), ("MB out", "right"), ("reasons", "left")):
+    for name, side in (
+        ("stage", "left"),
+        ("documents in", "right"),
+        ("dropped", "right"),
+        ("MB out", "right"),
+        ("reasons", "left"),
+    ):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     for step in manifest["funnel"]:
         reasons = sorted(step["reasons"].items(), key=lambda item: -item[1]["documents"])
         told = ", ".join(f"{reason} {counts['documents']:,}" for reason, counts in reasons)
         dropped = step["documents_in"] - step["documents_out"]
-        table.add_row(step["stage"], f"{step['documents_in']:,}", f"{dropped:,}", f"{step['bytes_out'] / 1e6:,.1f}", told)
+        table.add_row(
+            step["stage"],
+            f"{step['documents_in']:,}",
+            f"{dropped:,}",
+            f"{step['bytes_out'] / 1e6:,.1f}",
+            told,
+        )
     console.print(table)
     last = manifest["funnel"][-1]
     console.print(f"\n{last['documents_out']:,} documents kept, {last['bytes_out'] / 1e6:,.1f} MB")

@@ -70,13 +70,17 @@ class LocalEngine:
             pending = [i for i in range(count) if finished_part(sink, i) is None]
             spill = sink.state / "spill"
             tasks = self._spill(start, spill, label) if pending else 0
-            parts = [Task(f"partition {i}", _exchange_part, (start, functions, spill, tasks, sink, i), 1) for i in pending]
+            parts = [
+                Task(f"partition {i}", _exchange_part, (start, functions, spill, tasks, sink, i), 1)
+                for i in pending
+            ]
         else:
             count = len(start.table)
             sizes = _sizes(start)
             pending = [i for i in range(count) if finished_part(sink, i) is None]
             parts = [
-                Task(f"part {i}", _map_part, (_row(start, i), functions, sink, i, count), sizes[i]) for i in pending
+                Task(f"part {i}", _map_part, (_row(start, i), functions, sink, i, count), sizes[i])
+                for i in pending
             ]
         self._run(parts, label)
         clear_folder(sink.state / "spill")
@@ -111,7 +115,9 @@ class LocalEngine:
             for attempt in range(1, _TRIES + 1):
                 if self._run_once(left, step):
                     return
-                self._reporter.say(f"{label}: a worker process was killed (try {attempt} of {_TRIES}); starting anew")
+                self._reporter.say(
+                    f"{label}: a worker process was killed (try {attempt} of {_TRIES}); starting anew"
+                )
         raise RunError(
             f"{label}: a worker process was killed {_TRIES} times while {next(iter(left.values())).name} was under way; "
             "most often the machine ran out of memory: run again with fewer --workers (the build goes on from here)"
@@ -194,7 +200,9 @@ def _map_part(row: pa.RecordBatch, functions: list[Any], sink: Sink, index: int,
     write_part(run_chain([row], functions), sink, index, count)
 
 
-def _spill_part(row: pa.RecordBatch, functions: list[Any], exchanged: Exchanged, folder: Path, task: int) -> None:
+def _spill_part(
+    row: pa.RecordBatch, functions: list[Any], exchanged: Exchanged, folder: Path, task: int
+) -> None:
     write_spill(run_chain([row], functions), exchanged, folder, task)
 
 
@@ -202,4 +210,6 @@ def _exchange_part(
     exchanged: Exchanged, functions: list[Any], spill: Path, tasks: int, sink: Sink, partition: int
 ) -> None:
     tables = read_partition(exchanged, spill, tasks, partition)
-    write_part(run_chain(exchanged.function(partition, tables), functions), sink, partition, exchanged.partitions)
+    write_part(
+        run_chain(exchanged.function(partition, tables), functions), sink, partition, exchanged.partitions
+    )

@@ -42,7 +42,9 @@ def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count:
     """Write one element's batches to the sink, a file a kind (empty kinds too), and store the receipts."""
     with ExitStack() as stack:
         files = {kind: stack.enter_context(atomic_file(sink.path(kind, index, count))) for kind in sink.kinds}
-        writers = {kind: TableWriter(files[kind], schema, sink.file_format) for kind, schema in sink.kinds.items()}
+        writers = {
+            kind: TableWriter(files[kind], schema, sink.file_format) for kind, schema in sink.kinds.items()
+        }
         sums: dict[str, dict[str, int]] = {kind: dict.fromkeys(sink.sums, 0) for kind in sink.kinds}
         for batch in batches:
             kind = kind_of(batch.schema)

@@ -26,7 +26,12 @@ def run_decontaminate(context: Context, ingest: Record) -> Record:
 
     def body(work: Work) -> dict[str, Any]:
         rows = part_rows([r.sums["size_bytes"] for r in ingest.files if r.kind == "documents"])
-        work.write(Mapped(rows, FindContaminated(survivors, index)), {"dropped": DROPPED}, "scan", sums=("size_bytes",))
+        work.write(
+            Mapped(rows, FindContaminated(survivors, index)),
+            {"dropped": DROPPED},
+            "scan",
+            sums=("size_bytes",),
+        )
         return {"benchmarks": benchmarks.counts, "unsearchable": index.unsearchable}
 
     return run_stage(context, "decontaminate", depends_on, body)

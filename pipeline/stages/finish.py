@@ -38,7 +38,8 @@ COUNTS = schema_of(
     ],
 )
 REDACTED = schema_of(
-    "redacted", [pa.field("kind", pa.string()), pa.field("documents", pa.int64()), pa.field("count", pa.int64())]
+    "redacted",
+    [pa.field("kind", pa.string()), pa.field("documents", pa.int64()), pa.field("count", pa.int64())],
 )
 INPUTS = schema_of(
     "inputs",
@@ -60,7 +61,9 @@ def run_finish(context: Context, kept: Survivors, sizes: list[int], upstream: li
     def body(work: Work) -> dict[str, Any]:
         rows = part_rows(sizes)
         names = {"names": "part-{index:05d}.parquet", "file_format": "parquet", "sums": ("size_bytes",)}
-        work.write(Mapped(rows, FinishPart(kept, with_documents)), kinds, "write", folder=context.out, **names)
+        work.write(
+            Mapped(rows, FinishPart(kept, with_documents)), kinds, "write", folder=context.out, **names
+        )
         return {"in_out": True}
 
     return run_stage(context, "finish", depends_on, body)
@@ -113,7 +116,11 @@ class CountPart:
         kept = pa.Table.from_batches(batches) if batches else DROPPED.empty_table().select(columns)
         yield from _counts(kept, dropped, self._tokens(part, kept))
         yield from self._redacted(part, kept)
-        yield from _inputs(pa.concat_tables([kept.replace_schema_metadata(None), dropped.select(columns).replace_schema_metadata(None)]))
+        yield from _inputs(
+            pa.concat_tables(
+                [kept.replace_schema_metadata(None), dropped.select(columns).replace_schema_metadata(None)]
+            )
+        )
 
     def _tokens(self, part: int, kept: pa.Table) -> pa.Array:
         """int64[n]: tokens of each kept document over its epochs; null without a tokenizer."""
@@ -129,19 +136,29 @@ class CountPart:
         redactions = read_table(part_path(self.kept.ingest, "redactions", part))
         here = pc.is_in(redactions.column("id"), value_set=kept.column("id").combine_chunks())
         sums = redactions.filter(here).group_by("kind", use_threads=False)
-        yield from _as(REDACTED, sums.aggregate([("id", "count"), ("count", "sum")]), ["kind", "id_count", "count_sum"])
+        yield from _as(
+            REDACTED, sums.aggregate([("id", "count"), ("count", "sum")]), ["kind", "id_count", "count_sum"]
+        )
 
 
 def _counts(kept: pa.Table, dropped: pa.Table, tokens: pa.Array) -> Iterator[pa.RecordBatch]:
     text = pa.string()
     facts = ["source", "language", "size_bytes"]
-    left = kept.select(facts).append_column("stage", pa.nulls(len(kept), text)).append_column("reason", pa.nulls(len(kept), text))
+    left = (
+        kept.select(facts)
+        .append_column("stage", pa.nulls(len(kept), text))
+        .append_column("reason", pa.nulls(len(kept), text))
+    )
     left = left.append_column("tokens", tokens)
-    gone = dropped.select([*facts, "stage", "reason"]).append_column("tokens", pa.nulls(len(dropped), pa.int64()))
+    gone = dropped.select([*facts, "stage", "reason"]).append_column(
+        "tokens", pa.nulls(len(dropped), pa.int64())
+    )
     rows = pa.concat_tables([left.replace_schema_metadata(None), gone.replace_schema_metadata(None)])
     keys = ["source", "language", "stage", "reason"]
     rows = rows.append_column("one", pa.repeat(pa.scalar(1, pa.int64()), len(rows)))
-    sums = rows.group_by(keys, use_threads=False).aggregate([("one", "sum"), ("size_bytes", "sum"), ("tokens", "sum")])
+    sums = rows.group_by(keys, use_threads=False).aggregate(
+        [("one", "sum"), ("size_bytes", "sum"), ("tokens", "sum")]
+    )
     yield from _as(COUNTS, sums, [*keys, "one_sum", "size_bytes_sum", "tokens_sum"])
 
 
@@ -163,6 +180,8 @@ def _inputs(rows: pa.Table) -> Iterator[pa.RecordBatch]:
 
 def _as(schema: pa.Schema, sums: pa.Table, names: list[str]) -> Iterator[pa.RecordBatch]:
     """A grouped table as sorted rows of a schema."""
-    table = pa.Table.from_arrays([sums.column(name).cast(f.type) for name, f in zip(names, schema, strict=True)], schema=schema)
+    table = pa.Table.from_arrays(
+        [sums.column(name).cast(f.type) for name, f in zip(names, schema, strict=True)], schema=schema
+    )
     keys = [(f.name, "ascending") for f in schema]
     yield from table.take(pc.sort_indices(table, sort_keys=keys)).combine_chunks().to_batches()

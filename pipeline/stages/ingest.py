@@ -56,10 +56,16 @@ def run_ingest(context: Context) -> Record:
         partitions = partition_count(total)
         read = Mapped(_rows(splits, listing_drops), ReadAndFilter(config, opted_out))
         exchanged = Exchanged(
-            read, PartitionOfRow(partitions), partitions, Deduplicate(config), {"documents": DOCUMENTS, "dropped": DROPPED}
+            read,
+            PartitionOfRow(partitions),
+            partitions,
+            Deduplicate(config),
+            {"documents": DOCUMENTS, "dropped": DROPPED},
         )
         work.write(exchanged, KINDS, "read", sums=("size_bytes",))
-        inputs = {source.name: len({s.url for s in splits if s.source == source.name}) for source in config.sources}
+        inputs = {
+            source.name: len({s.url for s in splits if s.source == source.name}) for source in config.sources
+        }
         return {"partitions": partitions, "inputs": inputs}
 
     return run_stage(context, "ingest", depends_on, body)
@@ -83,12 +89,20 @@ def _list(config: BuildConfig) -> tuple[list[Split], pa.Table]:
 def _rows(splits: list[Split], listing_drops: pa.Table) -> Rows:
     """The work list: a split a row, and one row for what could not even be listed."""
     described = [json.dumps(dataclasses.asdict(split)) for split in splits]
-    rows = {"split": described, "dropped": [None] * len(splits), "size_bytes": [split.size_bytes for split in splits]}
+    rows = {
+        "split": described,
+        "dropped": [None] * len(splits),
+        "size_bytes": [split.size_bytes for split in splits],
+    }
     if len(listing_drops) or not splits:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, DROPPED) as writer:
             writer.write_table(listing_drops)
-        rows = {"split": [*described, None], "dropped": [*rows["dropped"], sink.getvalue().to_pybytes()], "size_bytes": [*rows["size_bytes"], 0]}
+        rows = {
+            "split": [*described, None],
+            "dropped": [*rows["dropped"], sink.getvalue().to_pybytes()],
+            "size_bytes": [*rows["size_bytes"], 0],
+        }
     schema = pa.schema([("split", pa.string()), ("dropped", pa.binary()), ("size_bytes", pa.int64())])
     return Rows(pa.table(rows, schema=schema))
 
@@ -175,7 +189,9 @@ def _name_survivors(dropped: pa.Table, survivors: pa.Table) -> pa.Table:
     place = pc.index_in(dropped.column("id"), value_set=survivors.column("id").combine_chunks())
     exact = pc.equal(dropped.column("reason"), "exact_duplicate")
     where = provenance(survivors).take(place)
-    detail = pc.if_else(exact, pc.binary_join_element_wise("same text as", where, " "), dropped.column("detail"))
+    detail = pc.if_else(
+        exact, pc.binary_join_element_wise("same text as", where, " "), dropped.column("detail")
+    )
     survivor_id = pc.if_else(exact, dropped.column("id"), dropped.column("survivor_id"))
     similarity = pc.if_else(exact, pa.scalar(1.0, pa.float32()), dropped.column("similarity"))
     for name, column in (("detail", detail), ("survivor_id", survivor_id), ("similarity", similarity)):

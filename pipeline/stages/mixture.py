@@ -63,8 +63,15 @@ def run_mixture(context: Context, survivors: Survivors, sizes: list[int], tokens
         rows = Rows(part_rows(sizes).table.append_column("epochs", by_part))
         kinds = {"epochs": EPOCHS, "dropped": DROPPED}
         work.write(Mapped(rows, TakePart(survivors)), kinds, "epochs", sums=("size_bytes",))
-        taken = [{**group._asdict(), "taken": int((costs * epochs)[group_of == i].sum())} for i, group in enumerate(groups)]
-        return {"groups": taken, "tokens": int((costs * epochs).sum()), "most_epochs": int(epochs.max(initial=0))}
+        taken = [
+            {**group._asdict(), "taken": int((costs * epochs)[group_of == i].sum())}
+            for i, group in enumerate(groups)
+        ]
+        return {
+            "groups": taken,
+            "tokens": int((costs * epochs).sum()),
+            "most_epochs": int(epochs.max(initial=0)),
+        }
 
     return run_stage(context, "mixture", (VERSION, tokens.fingerprint, config, names, seed), body)
 
@@ -77,7 +84,9 @@ def plan_groups(
     documents: `source` and `language` are read. costs: int64[n] tokens. Raises ConfigError for shares that cannot be, DataError
     for a share of nothing.
     """
-    source_of = pc.index_in(documents.column("source"), value_set=pa.array(sources)).to_numpy().astype(np.int64)
+    source_of = (
+        pc.index_in(documents.column("source"), value_set=pa.array(sources)).to_numpy().astype(np.int64)
+    )
     totals = np.bincount(source_of, weights=costs, minlength=len(sources)).astype(np.int64)
     targets = _source_targets(config, sources, totals)
     groups: list[Group] = []
@@ -89,7 +98,9 @@ def plan_groups(
         left = targets[number]
         shares = sum(weight.share or 0 for weight in weights.values())
         if shares > 1 + 1e-9:
-            raise ConfigError(f"mixture.sources.{name}.languages: the shares add up to {shares:g}; they may be 1 at the most")
+            raise ConfigError(
+                f"mixture.sources.{name}.languages: the shares add up to {shares:g}; they may be 1 at the most"
+            )
         base = targets[number] / totals[number] if totals[number] else 0.0
         for language, weight in sorted(weights.items()):
             here = inside & pc.equal(documents.column("language"), language).fill_null(False).to_numpy()
@@ -144,7 +155,9 @@ def _epochs(name: str, target: float, available: int) -> float:
     if target <= 0:
         return 0.0
     if not available:
-        raise DataError(f"mixture: {name} shall give {target:,.0f} tokens, but no document of it is left; take it out of the mixture")
+        raise DataError(
+            f"mixture: {name} shall give {target:,.0f} tokens, but no document of it is left; take it out of the mixture"
+        )
     if target / available > MOST_EPOCHS:
         raise DataError(
             f"mixture: {name} shall give {target:,.0f} tokens, {target / available:,.0f} epochs of its {available:,}; "

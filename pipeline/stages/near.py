@@ -49,7 +49,10 @@ _BAND_PARTITION_BYTES = 32 << 20
 
 def signature_schema(permutations: int) -> pa.Schema:
     """One row a survivor: its number and its MinHash signature."""
-    return schema_of("signatures", [pa.field("member", pa.uint64()), pa.field("signature", pa.list_(pa.uint32(), permutations))])
+    return schema_of(
+        "signatures",
+        [pa.field("member", pa.uint64()), pa.field("signature", pa.list_(pa.uint32(), permutations))],
+    )
 
 
 def run_near(context: Context, ingest: Record, survivors: Survivors, upstream: Record) -> Record:
@@ -72,7 +75,13 @@ def run_near(context: Context, ingest: Record, survivors: Survivors, upstream: R
         units = resolve_units(work, survivors, starts, labels, (bands, band_rows))
         partitions = len(sizes)
         pairs = Mapped(_paths(units), ReadPairs())
-        drop = Exchanged(pairs, PartitionOfNumber(starts), partitions, NamePairs(survivors.ingest, starts), {"pairs": PAIRS})
+        drop = Exchanged(
+            pairs,
+            PartitionOfNumber(starts),
+            partitions,
+            NamePairs(survivors.ingest, starts),
+            {"pairs": PAIRS},
+        )
         work.write(drop, {"dropped": DROPPED}, "dropped", sums=("size_bytes",))
         return {"bands": bands, "rows": band_rows}
 
@@ -87,7 +96,9 @@ def _edges(work: Work, rows: Rows, bands: int, band_rows: int, documents: int) -
     work.write(stars, {"edges": EDGES}, "edges")
     for partition in range(partitions):
         table = read_table(part_path(work.folder, "edges", partition))
-        yield np.column_stack([table.column(name).to_numpy() for name in ("a", "b")]).astype(np.uint64, copy=False)
+        yield np.column_stack([table.column(name).to_numpy() for name in ("a", "b")]).astype(
+            np.uint64, copy=False
+        )
 
 
 def _paths(paths: list[Path]) -> Rows:
@@ -177,7 +188,9 @@ class PartitionOfNumber:
     starts: np.ndarray
 
     def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
-        return np.searchsorted(self.starts, batch.column("member").to_numpy(), side="right").astype(np.int64) - 1
+        return (
+            np.searchsorted(self.starts, batch.column("member").to_numpy(), side="right").astype(np.int64) - 1
+        )
 
 
 @dataclass(frozen=True)
@@ -195,6 +208,10 @@ class NamePairs:
         rows = pa.array(pairs.column("member").to_numpy().astype(np.int64) - self.starts[partition])
         found = documents.take(rows)
         survivors = pairs.column("survivor_id").combine_chunks()
-        detail = pc.binary_join_element_wise("similar to", pairs.column("survivor_path").combine_chunks(), " ")
-        dropped = dropped_rows(found, "near_duplicate", detail, survivors, pairs.column("similarity").to_numpy())
+        detail = pc.binary_join_element_wise(
+            "similar to", pairs.column("survivor_path").combine_chunks(), " "
+        )
+        dropped = dropped_rows(
+            found, "near_duplicate", detail, survivors, pairs.column("similarity").to_numpy()
+        )
         yield from sorted_dropped(pa.Table.from_batches([dropped]))

@@ -67,7 +67,9 @@ def resolve_units(
     permutations = near.permutations
     rows = part_rows([int(size) for size in np.diff(starts) * _ROW_BYTES]).table
     by_part = pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(units.unit))
-    gathered = Mapped(Rows(rows.append_column("units", by_part)), Gather(survivors, work.folder, starts, permutations))
+    gathered = Mapped(
+        Rows(rows.append_column("units", by_part)), Gather(survivors, work.folder, starts, permutations)
+    )
     first_piece = min((pieces[0] for pieces in units.giants), default=units.count)
     kinds = {"pairs": PAIRS, "pieces": _piece_schema(permutations)}
     step = ResolveUnit(config.priorities(), near, banding, first_piece)
@@ -75,8 +77,15 @@ def resolve_units(
     work.write(Exchanged(gathered, PartitionOfUnit(), units.count, step, members), kinds, "resolve")
     paths = [part_path(work.folder, "pairs", unit) for unit in range(units.count)]
     for number in range(max(map(len, units.giants), default=0)):
-        pieces = [[str(part_path(work.folder, "pieces", unit)) for unit in g[: number + 1]] for g in units.giants if len(g) > number]
-        earlier = [[str(_round(work.folder, r) / "pairs" / f"part-{g:05d}.arrow") for r in range(number)] for g in range(len(pieces))]
+        pieces = [
+            [str(part_path(work.folder, "pieces", unit)) for unit in g[: number + 1]]
+            for g in units.giants
+            if len(g) > number
+        ]
+        earlier = [
+            [str(_round(work.folder, r) / "pairs" / f"part-{g:05d}.arrow") for r in range(number)]
+            for g in range(len(pieces))
+        ]
         table = pa.table({"pieces": pieces, "pairs": pa.array(earlier, pa.list_(pa.string()))})
         resolved = Mapped(Rows(table), ResolvePiece(near.threshold, banding))
         work.write(resolved, {"pairs": PAIRS}, f"round-{number:04d}", folder=_round(work.folder, number))
@@ -90,10 +99,14 @@ def _round(folder: Path, number: int) -> Path:
 
 def _plan(config: BuildConfig, survivors: Survivors, starts: np.ndarray, labels: np.ndarray) -> Units:
     """Cut the components of two or more documents into units of about UNIT_BYTES."""
-    sizes = np.concatenate([_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)] or [[]])
+    sizes = np.concatenate(
+        [_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)] or [[]]
+    )
     costs = sizes.astype(np.int64) + _ROW_BYTES
     members = np.bincount(labels, minlength=len(labels)) if len(labels) else np.zeros(0, np.int64)
-    totals = np.bincount(labels, weights=costs, minlength=len(labels)).astype(np.int64) if len(labels) else members
+    totals = (
+        np.bincount(labels, weights=costs, minlength=len(labels)).astype(np.int64) if len(labels) else members
+    )
     unit = np.full(len(labels), -1, np.int64)
     small = (members > 1) & (totals <= UNIT_BYTES)  # by label, which is the component's smallest number
     unit_of_label = (np.cumsum(np.where(small, totals, 0)) - 1) // UNIT_BYTES
@@ -121,7 +134,11 @@ def _order(config: BuildConfig, ingest: Path, starts: np.ndarray, numbers: np.nd
     for part in range(len(starts) - 1):
         rows = numbers[(numbers >= starts[part]) & (numbers < starts[part + 1])] - starts[part]
         if len(rows):
-            tables.append(read_table(part_path(ingest, "documents", part), ["id", "source", "rank"]).take(pa.array(rows)))
+            tables.append(
+                read_table(part_path(ingest, "documents", part), ["id", "source", "rank"]).take(
+                    pa.array(rows)
+                )
+            )
     return _survivor_order(config, pa.concat_tables(tables))
 
 
@@ -145,7 +162,10 @@ def _member_schema(permutations: int) -> pa.Schema:
 
 def _piece_schema(permutations: int) -> pa.Schema:
     """A piece of a cut component, in survivor order, its texts already made shingle sets."""
-    sets = [pa.field("shingles", pa.large_list(pa.uint64())), pa.field("signature", pa.list_(pa.uint32(), permutations))]
+    sets = [
+        pa.field("shingles", pa.large_list(pa.uint64())),
+        pa.field("signature", pa.list_(pa.uint32(), permutations)),
+    ]
     return schema_of("pieces", [*_KNOWN, *sets])
 
 
@@ -215,7 +235,11 @@ class ResolveUnit:
             yield _pairs(members, members, resolve(candidates, self.near.threshold))
             return
         shingles = pa.LargeListArray.from_arrays(pa.array(sets.offsets), pa.array(sets.hashes))
-        columns = [*(members.column(f.name).combine_chunks() for f in _KNOWN), shingles, members.column("signature").combine_chunks()]
+        columns = [
+            *(members.column(f.name).combine_chunks() for f in _KNOWN),
+            shingles,
+            members.column("signature").combine_chunks(),
+        ]
         yield pa.RecordBatch.from_arrays(columns, schema=_piece_schema(self.near.permutations))
 
 

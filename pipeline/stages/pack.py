@@ -68,7 +68,9 @@ def run_pack(
         renderings = Mapped(_epoch_rows(sizes, mixture.facts["most_epochs"]), render)
         kinds = {"renderings": renderings_schema(model.dtype)}
         packed = Exchanged(renderings, WindowOfKey(windows), windows, PackWindow(sequence, model), kinds)
-        work.write(packed, {"sequences": sequence_schema(sequence.length, model.dtype)}, "pack", file_format="plain")
+        work.write(
+            packed, {"sequences": sequence_schema(sequence.length, model.dtype)}, "pack", file_format="plain"
+        )
         return {"shards": shards, "windows": windows}
 
     return run_stage(context, "pack", depends_on, body)
@@ -102,7 +104,9 @@ class Render:
             takes_part = epochs[done : done + len(tokens)] > epoch
             done += len(tokens)
             if takes_part.any():
-                yield self._render(tokens.filter(pa.array(takes_part)), texts.filter(pa.array(takes_part)), epoch)
+                yield self._render(
+                    tokens.filter(pa.array(takes_part)), texts.filter(pa.array(takes_part)), epoch
+                )
 
     def _render(self, tokens: pa.RecordBatch, documents: pa.RecordBatch, epoch: int) -> pa.RecordBatch:
         words = id_words(tokens.column("id"))
@@ -116,10 +120,14 @@ class Render:
         plan = plan._replace(kind=np.where(fits, plan.kind, 0).astype(np.uint8))
         fim_ids = encode_fim(self.model, texts, plan)
         lengths = pc.list_value_length(fim_ids).fill_null(0).to_numpy()
-        kind = np.where((lengths > 0) & (lengths + DELIMITERS <= self.sequence.length), plan.kind, 0).astype(np.uint8)
+        kind = np.where((lengths > 0) & (lengths + DELIMITERS <= self.sequence.length), plan.kind, 0).astype(
+            np.uint8
+        )
         chosen = pa.array(kind > 0)
         nothing = pa.nulls(len(tokens), plain.type)
-        needs_plain = pc.invert(chosen) if self.sequence.packing == "best_fit" else pa.array(np.ones(len(tokens), bool))
+        needs_plain = (
+            pc.invert(chosen) if self.sequence.packing == "best_fit" else pa.array(np.ones(len(tokens), bool))
+        )
         columns = [
             pa.array(draws(words, self.seed, f"shuffle/{epoch}")),
             tokens.column("id"),
@@ -152,7 +160,9 @@ class PackWindow:
         table = tables["renderings"]
         keys = [("key", "ascending"), ("id", "ascending"), ("epoch", "ascending")]
         table = table.take(pc.sort_indices(table, sort_keys=keys))
-        yield from pack(table, self.sequence.length, self.sequence.packing, self.model.special_tokens, self.model.dtype)
+        yield from pack(
+            table, self.sequence.length, self.sequence.packing, self.model.special_tokens, self.model.dtype
+        )
 
 
 def run_shards(context: Context, packed: Record, model: TokenizerModel) -> Record:
@@ -168,7 +178,9 @@ def run_shards(context: Context, packed: Record, model: TokenizerModel) -> Recor
         ]
         width = context.config.sequence.length * model.dtype.itemsize
         sizes = [sum(counts[s * each : (s + 1) * each]) * width for s in range(shards)]
-        rows = pa.table({"paths": pa.array(paths, pa.list_(pa.string())), "size_bytes": pa.array(sizes, pa.int64())})
+        rows = pa.table(
+            {"paths": pa.array(paths, pa.list_(pa.string())), "size_bytes": pa.array(sizes, pa.int64())}
+        )
         work.write(
             Mapped(Rows(rows), ReadWindows(max(1, _CHUNK_BYTES // width))),
             {"sequences": sequence_schema(context.config.sequence.length, model.dtype)},

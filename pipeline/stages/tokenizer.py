@@ -36,7 +36,9 @@ SAMPLE = schema_of("sample", [pa.field("text", pa.large_string())])
 MODEL = schema_of("model", [pa.field("model", pa.binary())])
 
 
-def run_tokenizer(context: Context, survivors: Survivors, sizes: list[int], upstream: Record) -> TokenizerModel:
+def run_tokenizer(
+    context: Context, survivors: Survivors, sizes: list[int], upstream: Record
+) -> TokenizerModel:
     """The model, which the stage also leaves in OUT/tokenizer.model. sizes: bytes of the survivors in each part."""
     config = context.config.tokenizer
     if config is None:
@@ -63,7 +65,9 @@ def run_tokenizer(context: Context, survivors: Survivors, sizes: list[int], upst
 def _load(path: str) -> TokenizerModel:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(f"tokenizer.model: {path}: there is no such file; give the path of a SentencePiece model")
+        raise ConfigError(
+            f"tokenizer.model: {path}: there is no such file; give the path of a SentencePiece model"
+        )
     return TokenizerModel.load(file)
 
 

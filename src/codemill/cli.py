@@ -50,7 +50,9 @@ def cli() -> None:
 
 _out = click.argument("out", type=click.Path(path_type=Path))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-_workers = click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core).")
+_workers = click.option(
+    "--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core)."
+)
 _quiet = click.option("--quiet", is_flag=True, help="No progress.")
 
 
@@ -63,7 +65,13 @@ _quiet = click.option("--quiet", is_flag=True, help="No progress.")
 @_as_json
 @_quiet
 def build(
-    config: str, engine_name: str, workers: int | None, overrides: tuple[str, ...], fresh: bool, as_json: bool, quiet: bool
+    config: str,
+    engine_name: str,
+    workers: int | None,
+    overrides: tuple[str, ...],
+    fresh: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Build training shards as CONFIG (a YAML file) says."""
     from codemill.pipeline.build import build as run
@@ -100,7 +108,13 @@ def verify(out: Path, workers: int | None, as_json: bool, quiet: bool) -> None:
 
 @cli.command()
 @_out
-@click.option("--sequence", type=click.IntRange(min=0), default=0, show_default=True, help="Which sequence of the shard.")
+@click.option(
+    "--sequence",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Which sequence of the shard.",
+)
 @click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True)
 @_as_json
 def inspect(out: Path, sequence: int, shard: int, as_json: bool) -> None:
@@ -145,7 +159,9 @@ def tokenizer() -> None:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Where the model goes.")
 @click.option("--vocabulary-size", type=click.IntRange(min=512), default=32_000, show_default=True)
 @click.option("--character-coverage", type=click.FloatRange(0.9, 1), default=0.99995, show_default=True)
-def tokenizer_train(files: tuple[Path, ...], output: Path, vocabulary_size: int, character_coverage: float) -> None:
+def tokenizer_train(
+    files: tuple[Path, ...], output: Path, vocabulary_size: int, character_coverage: float
+) -> None:
     """Train a BPE model with Llama's settings on FILES (text files; folders are walked)."""
     from codemill.pipeline.tokenizer_commands import train
 
@@ -162,7 +178,15 @@ def tokenizer_check(model: Path, files: tuple[Path, ...], as_json: bool) -> None
     from codemill.pipeline.tokenizer_commands import check
 
     found = check(model, files)
-    _print(found if as_json else "\n".join(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in found.items()), as_json)
+    _print(
+        found
+        if as_json
+        else "\n".join(
+            f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}"
+            for name, value in found.items()
+        ),
+        as_json,
+    )
     if found["differing_ids"] or found["not_given_back"]:
         sys.exit(1)
 
