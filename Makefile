@@ -1,0 +1,46 @@
+# make demo · make test · make lint · make bench: each makes the environment first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench env clean
+.DELETE_ON_ERROR:
+
+env: $(READY)
+
+# Debian splits venv from python3.11; where it is missing and may be installed, it is.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "codemill needs $(PYTHON); install it, or say make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "this $(PYTHON) has no venv module; installing Debian's package $(PYTHON)-venv"; \
+		{ apt-get update -qq && apt-get install -qq -y $(PYTHON)-venv; } || { \
+			echo "could not install it; as root: apt-get install $(PYTHON)-venv" >&2; exit 1; }; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# The real Python code of this machine, made into training shards.
+demo: $(READY)
+	$(BIN)/codemill build examples/demo.yaml --set output.path=$(DEMO) \
+		--set sources.0.path=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') \
+		--set sources.1.path=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	@echo
+	$(BIN)/codemill inspect $(DEMO) --sequence 1
+	@echo
+	$(BIN)/codemill verify $(DEMO)
+	@printf '\nmade: %s\n' $(DEMO)/shards $(DEMO)/documents $(DEMO)/dropped $(DEMO)/manifest.json $(DEMO)/report.html
+
+test: $(READY)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build
