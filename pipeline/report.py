@@ -1,9 +1,9 @@
 """The report of a build: one HTML page that opens offline and shows what happened to every file.
 
-Flows in: an opened build (`Dataset`). Flows out: the text of the page. Guarantees: the same build gives the same text;
-the page is one file that asks the network for nothing and runs no script; it is smaller than 3 MB whatever the corpus,
-and says so where it shows only a part; text from the corpus (paths, code, licences) is escaped, control characters
-and text direction marks are made visible. Memory is bounded (see report_data).
+Flows in: an opened build (`Dataset`). Flows out: the text of the page. Guarantees: the same build gives the same
+text; the page is one file that asks the network for nothing and runs no script; it is smaller than 3 MB whatever the
+corpus, and says so where it shows only a part; text from the corpus (paths, code, licences) is escaped, control
+characters and text direction marks are made visible. Memory is bounded (see report_data).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TOP_ROWS = 20  # rows of a table that could be long
 PAIRS = 6
+NAME_CHARACTERS = 80  # of a language
 CONFIG_CHARACTERS = 60_000
 _FOLDER = Path(__file__).parent
 _STAGES = {
@@ -66,7 +67,6 @@ def _printable(value: Any) -> Any:
 def _page(dataset: Dataset) -> dict[str, Any]:
     """Everything that the template names."""
     manifest = dataset.manifest
-    config = manifest["config"]
     documents = dataset.documents()
     kept = None if documents is None else kept_documents(documents)
     dropped = dropped_documents(dataset.dropped(), TOP_ROWS, PAIRS)
@@ -82,10 +82,8 @@ def _page(dataset: Dataset) -> dict[str, Any]:
         "sizes_plot": plots.sizes(None if kept is None else kept.sizes, dropped.sizes),
         **_duplicates(dataset, dropped),
         "hits": {"rows": dropped.hits, "total": dropped.hit_count},
-        "benchmarks": ", ".join(_benchmark_names(config, dropped)),
-        "redactions": [
-            {"kind": kind, **counts} for kind, counts in sorted((manifest.get("redactions") or {}).items())
-        ],
+        "benchmarks": _benchmark_names(manifest, dropped),
+        "redactions": [{"kind": kind, **counts} for kind, counts in sorted(manifest["redactions"].items())],
         "mixture": _mixture(manifest),
         **_shards(dataset),
         **_provenance(manifest),
@@ -104,7 +102,7 @@ def _sizes_note(has_documents: bool, without_size: int) -> str:
 def _overview(manifest: dict[str, Any]) -> dict[str, Any]:
     """The verdict, the tiles and the funnel."""
     stages = manifest["funnel"]
-    packing, shards = manifest.get("packing"), manifest.get("shards") or []
+    packing, shards = manifest["packing"], manifest["shards"]
     files, files_bytes = stages[0]["documents_in"], stages[0]["bytes_in"]
     kept, kept_bytes = stages[-1]["documents_out"], stages[-1]["bytes_out"]
     dropped = sum(reason["documents"] for stage in stages for reason in stage["reasons"].values())
@@ -129,15 +127,23 @@ def _overview(manifest: dict[str, Any]) -> dict[str, Any]:
         "kept": kept,
         "dropped": dropped,
         "balanced": files == kept + dropped,
-        "bytes_per_token": (manifest.get("tokenizer") or {}).get("bytes_per_token"),
+        "bytes_per_token": _bytes_per_token(manifest),
         "stages": [_stage(stage, files) for stage in stages],
-        "plot": plots.funnel({
-            "Files": [_funnel_bar(stage, "documents", files) for stage in stages],
-            "Bytes": [_funnel_bar(stage, "bytes", files_bytes) for stage in stages],
-        }),
+        "plot": plots.funnel(
+            {
+                "Files": [_funnel_bar(stage, "documents", files) for stage in stages],
+                "Bytes": [_funnel_bar(stage, "bytes", files_bytes) for stage in stages],
+            }
+        ),
     }
     names = ", ".join(source["source"] for source in manifest["inputs"])
     return {"verdict": verdict, "tiles": tiles, "funnel": funnel, "source_names": names[:200]}
+
+
+def _bytes_per_token(manifest: dict[str, Any]) -> float | None:
+    """Of what came to the mixture, BOS and EOS counted; None where nothing was tokenized."""
+    available = sum(group["available"] for group in (manifest["mixture"] or {"groups": []})["groups"])
+    return manifest["funnel"][-1]["bytes_in"] / available if available else None
 
 
 def _tile(name: str, figure: str, of: str) -> dict[str, str]:
@@ -177,9 +183,7 @@ def _reasons(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
     rows.sort(key=lambda row: (-row["documents"], row["name"]))
     total = sum(row["documents"] for row in rows)
-    return [
-        {**row, "share": row["documents"] / total, "bar": row["documents"] / rows[0]["documents"]} for row in rows
-    ]
+    return [{**row, "share": row["documents"] / total, "bar": row["documents"] / rows[0]["documents"]} for row in rows]
 
 
 _LANGUAGE_COUNTS = ("documents_in", "bytes_in", "documents", "bytes", "tokens")
@@ -187,8 +191,9 @@ _LANGUAGE_COUNTS = ("documents_in", "bytes_in", "documents", "bytes", "tokens")
 
 def _languages(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The TOP_ROWS languages with the most kept bytes, and the sum of the others."""
-    rows = [
-        {"name": name, **{key: counts.get(key) or 0 for key in _LANGUAGE_COUNTS}} for name, counts in languages.items()
+    rows: list[dict[str, Any]] = [
+        {"name": name[:NAME_CHARACTERS], **{key: counts[key] for key in _LANGUAGE_COUNTS}}
+        for name, counts in languages.items()
     ]
     rows.sort(key=lambda row: (-row["bytes"], -row["bytes_in"], row["name"]))
     top, others = rows[:TOP_ROWS], rows[TOP_ROWS:]
@@ -202,31 +207,25 @@ def _languages(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _duplicates(dataset: Dataset, dropped: Dropped) -> dict[str, Any]:
-    near = (dataset.manifest["config"].get("dedup") or {}).get("near")
-    threshold = near["threshold"] if near else None
-    common = {"threshold": threshold, "near_on": near is not None}
-    found = dropped.duplicates
+    """Clusters, similarities and pairs; `duplicates` is None where there are none."""
+    manifest, found = dataset.manifest, dropped.duplicates
+    near = manifest["config"]["dedup"]["near"]
+    common = {"near_on": near is not None, "threshold": near["threshold"] if near else None}
     if len(found.sizes) == 0:
         return {**common, "duplicates": None}
     named = {cluster.survivor for cluster in found.largest}
     named |= {name for pair in found.pairs for name in (pair.dropped, pair.survivor)}
     where = places([dataset.documents(), dataset.dropped()], named)
-    stages = dataset.manifest["funnel"]
+    values = found.similarities
     view = {
         "share": found.share,
-        "exact": _dropped_by(stages, "exact_duplicate"),
-        "near": _dropped_by(stages, "near_duplicate"),
+        "exact": _dropped_by(manifest["funnel"], "exact_duplicate"),
+        "near": _dropped_by(manifest["funnel"], "near_duplicate"),
         "clusters": len(found.sizes),
         "sizes_plot": plots.cluster_sizes(found.sizes),
-        "similarity_plot": plots.similarities(found.similarities, threshold) if len(found.similarities) else None,
+        "similarity_plot": plots.similarities(values, near["threshold"]) if near and len(values) else None,
         "largest": [
-            {
-                "place": where.get(row.survivor, row.survivor),
-                "exact": row.exact,
-                "near": row.near,
-                "lowest": row.lowest,
-            }
-            for row in found.largest[: TOP_ROWS // 2]
+            {**vars(row), "place": where.get(row.survivor, row.survivor)} for row in found.largest[: TOP_ROWS // 2]
         ],
         "pairs": _pairs(dataset, found.pairs, where),
     }
@@ -247,43 +246,48 @@ def _pairs(dataset: Dataset, pairs: list[Pair], where: dict[str, str]) -> list[d
     ]
 
 
-def _benchmark_names(config: dict[str, Any], dropped: Dropped) -> list[str]:
-    """The configured benchmarks with how many documents each one hit."""
-    configured = (config.get("decontaminate") or {}).get("benchmarks") or []
-    names = {entry.get("name") or Path(entry["path"]).name for entry in configured} | set(dropped.benchmarks)
-    hits = dropped.benchmarks
-    return [f"{name}: {count(hits[name])}" if name in hits else name for name in sorted(names) if name]
+def _benchmark_names(manifest: dict[str, Any], dropped: Dropped) -> str:
+    """The benchmarks that were looked for, each with how many documents it hit."""
+    names = sorted(manifest["decontaminate"]["benchmarks"])
+    shown = [f"{name}: {count(dropped.benchmarks.get(name, 0))}" for name in names[:TOP_ROWS]]
+    return ", ".join(shown if len(names) <= TOP_ROWS else [*shown, f"{len(names) - TOP_ROWS} more"])
 
 
 def _mixture(manifest: dict[str, Any]) -> dict[str, Any]:
-    mixture = manifest["config"].get("mixture") or {}
-    total = sum(counts.get("tokens") or 0 for counts in manifest["sources"].values())
-    rows = []
-    for name, counts in sorted(manifest["sources"].items(), key=lambda item: (-(item[1].get("tokens") or 0), item[0])):
-        weight = (mixture.get("sources") or {}).get(name) or {}
-        wanted = "all of it" if not mixture.get("tokens") else "nothing"
-        if weight.get("share") is not None:
-            wanted = f"{share(weight['share'])} of tokens"
-        elif weight.get("epochs") is not None:
-            wanted = f"{weight['epochs']:g} epochs"
-        part = (counts.get("tokens") or 0) / total if total else None
-        rows.append({"tokens": None, "epochs": None, **counts, "name": name, "wanted": wanted, "share": part})
-    budget = mixture.get("tokens")
-    return {"rows": rows, "budget": int(budget) if budget else None}
+    """What each source had and gave; without a tokenizer only documents and bytes are known."""
+    mixture = manifest["mixture"]
+    if mixture is None:
+        rows = [{"name": name, **counts} for name, counts in manifest["sources"].items()]
+        return {"groups": [], "sources": rows[:TOP_ROWS], "budget": None}
+    total = max(1, mixture["tokens"])
+    groups = [
+        {**group, "target": round(group["available"] * group["epochs"]), "share": group["taken"] / total}
+        for group in mixture["groups"]
+        if group["available"]
+    ]
+    return {
+        "groups": groups[: 2 * TOP_ROWS],
+        "sources": [],
+        "budget": manifest["config"]["mixture"]["tokens"],
+    }
 
 
 def _shards(dataset: Dataset) -> dict[str, Any]:
     """Packing, FIM and sample sequences; `packing` is None where there are no shards."""
-    packing = dataset.manifest.get("packing")
+    packing = dataset.manifest["packing"]
     if not packing:
         return {"packing": None}
     special = dataset.manifest["special_tokens"]
     figures = sequence_figures(dataset.sequences(), special)
     length = packing["sequence_length"]
     tokenizer = dataset.tokenizer()
-    shown = [] if tokenizer is None else [
-        shown_sequence(number, row, tokenizer) for number, row in zip(figures.numbers, figures.samples, strict=True)
-    ]
+    shown = (
+        []
+        if tokenizer is None
+        else [
+            shown_sequence(number, row, tokenizer) for number, row in zip(figures.numbers, figures.samples, strict=True)
+        ]
+    )
     ids = {segment.id for sequence in shown for segment in sequence.segments}
     where = places([dataset.documents(), dataset.dropped()], ids)
     return {
@@ -327,12 +331,15 @@ def _sequence_view(sequence: ShownSequence, where: dict[str, str], shards: list[
         title = f"{kind}, {count(segment.tokens)} tokens" + (f", epoch {segment.epoch}" if segment.epoch else "")
         segments.append({"title": title, "place": where.get(segment.id, segment.id), "runs": segment.runs})
     rest = ", ".join(filter(None, (more, padding)))
-    return {"where": f"Sequence {count(number)}{file}", "segments": segments, "rest": f"… and {rest}" if rest else ""}
+    return {
+        "where": f"Sequence {count(number)}{file}",
+        "segments": segments,
+        "rest": f"… and {rest}" if rest else "",
+    }
 
 
 def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
-    tokenizer = manifest.get("tokenizer") or {}
-    shards = manifest.get("shards") or []
+    tokenizer, shards = manifest["tokenizer"] or {}, manifest["shards"]
     facts = {
         "Code version": manifest["code_version"],
         "Format": f"{manifest['format']} {manifest['format_version']}",
@@ -341,11 +348,12 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
         "Tokenizer SHA-256": tokenizer.get("sha256"),
         "Vocabulary": count(tokenizer["vocabulary_size"]) if "vocabulary_size" in tokenizer else None,
         "Literal U+2581": count(tokenizer["lossy_characters"]) if "lossy_characters" in tokenizer else None,
-        "Special tokens": ", ".join(f"{k} {v}" for k, v in (manifest.get("special_tokens") or {}).items()),
+        "Special tokens": ", ".join(f"{k} {v}" for k, v in (manifest["special_tokens"] or {}).items()),
     }
     config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True, width=100)
     if len(config) > CONFIG_CHARACTERS:
-        config = f"{config[:CONFIG_CHARACTERS]}\n... {count(len(config) - CONFIG_CHARACTERS)} more characters in manifest.json"
+        more = count(len(config) - CONFIG_CHARACTERS)
+        config = f"{config[:CONFIG_CHARACTERS]}\n... {more} more characters in manifest.json"
     return {
         "facts": [(name, value) for name, value in facts.items() if value],
         "inputs": manifest["inputs"][:TOP_ROWS],

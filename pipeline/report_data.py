@@ -1,15 +1,15 @@
 """The figures of the report that the manifest does not hold, from the files of a finished build.
 
-Flows in: an opened build (`Dataset`). Flows out: small frozen records. Guarantees: every figure is a function of the
-rows alone, not of their order or of how they lie in files; memory is bounded, whatever the corpus. Scans read only the
-columns that they need, a batch at a time. Where rows have to meet (parts of one document, a survivor's duplicates) and
-are too many, those of the smallest ids stand for all: ids are hashes, so that is a uniform sample of ids.
+Flows in: the tables of an opened build. Flows out: small frozen records. Guarantees: every figure is a function of
+the rows alone, not of their order or of how they lie in files; memory is bounded, whatever the corpus. Scans read
+only the columns that they need, a batch at a time. Where rows have to meet (parts of one document, a survivor's
+duplicates) and are too many, those of the smallest ids stand for all: ids are hashes, so that is a uniform sample.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +48,7 @@ class Histogram:
 
 
 def bin_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """int64[len(edges) - 1]: how many values fall into each bin; values beyond the ends count in the end bins."""
+    """int64[len(edges) - 1]: how many values fall into each bin; the end bins take what lies beyond them."""
     bins = np.searchsorted(edges, values, "right") - 1
     return np.bincount(np.clip(bins, 0, len(edges) - 2), minlength=len(edges) - 1)
 
@@ -103,7 +103,7 @@ def _scan(table: pads.Dataset, columns: Sequence[str], where: pc.Expression | No
     )
 
 
-# --- documents -------------------------------------------------------------------------------------------------------
+# --- documents
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,18 @@ def _add_groups(groups: pa.Table | None, names: pa.Array, sizes: pa.Array) -> pa
         order = pc.sort_indices(sums, [("documents", "descending"), ("name", "ascending")])
         rest = sums.take(order[NAMED_GROUPS // 2 :])
         lump = pa.table(
-            {"name": ["(rare licences)"], "documents": [pc.sum(rest["documents"])], "bytes": [pc.sum(rest["bytes"])]},
+            {
+                "name": ["(rare licences)"],
+                "documents": [pc.sum(rest["documents"])],
+                "bytes": [pc.sum(rest["bytes"])],
+            },
             schema=sums.schema,
         )
         sums = pa.concat_tables([sums.take(order[: NAMED_GROUPS // 2]), lump])
     return sums
 
 
-# --- dropped ---------------------------------------------------------------------------------------------------------
+# --- dropped
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ class Hit:
 
     place: str
     benchmark: str
-    task: str
+    task: str  # with the field
     text: str
 
 
@@ -209,12 +213,30 @@ class Dropped:
     benchmarks: dict[str, int]
 
 
-_DROPPED_COLUMNS = ("id", "source", "repo", "path", "size_bytes", "reason", "detail", "survivor_id", "similarity")
-_LINK = [("key", "<u8"), ("survivor", "<u8"), ("high", "<u8"), ("low", "<u8"), ("similarity", "<f4"), ("near", "?")]
+_HIT_DETAIL = re.compile(r"(\S+) (.*? \S+): (.*)", re.DOTALL)
+_DROPPED_COLUMNS = (
+    "id",
+    "source",
+    "repo",
+    "path",
+    "size_bytes",
+    "reason",
+    "detail",
+    "survivor_id",
+    "similarity",
+)
+_LINK = [
+    ("key", "<u8"),
+    ("survivor", "<u8"),
+    ("high", "<u8"),
+    ("low", "<u8"),
+    ("similarity", "<f4"),
+    ("near", "?"),
+]
 
 
 def dropped_documents(dropped: pads.Dataset, top: int, pairs: int) -> Dropped:
-    """Sizes, duplicates (the `top` largest clusters, `pairs` pairs) and the first `top` hits of OUT/dropped."""
+    """Sizes, duplicates (`top` clusters, `pairs` pairs) and hits (`top` of them) of OUT/dropped."""
     counts, rows = np.zeros(len(HALF_OCTAVES) - 1, np.int64), 0
     links = IdSample(_LINK)
     hits: list[tuple[str, Hit]] = []
@@ -232,7 +254,14 @@ def dropped_documents(dropped: pads.Dataset, top: int, pairs: int) -> Dropped:
         hits = heapq.nsmallest(top, hits, key=lambda entry: entry[0])
     shown = sorted((hit for _, hit in hits), key=lambda hit: (hit.benchmark, hit.task, hit.place))
     histogram = Histogram(HALF_OCTAVES, counts)
-    return Dropped(histogram, rows - histogram.total, _duplicates(links, top, pairs), shown, sum(benchmarks.values()), benchmarks)
+    return Dropped(
+        histogram,
+        rows - histogram.total,
+        _duplicates(links, top, pairs),
+        shown,
+        sum(benchmarks.values()),
+        benchmarks,
+    )
 
 
 def _add_links(links: IdSample, batch: pa.RecordBatch) -> None:
@@ -269,7 +298,7 @@ def _duplicates(links: IdSample, top: int, pairs: int) -> Duplicates:
 
 
 def _pairs(nears: np.ndarray, count: int) -> list[Pair]:
-    """`count` pairs from the least similar to the most similar, evenly over the ranks, each of another cluster."""
+    """`count` pairs from the least to the most similar, evenly over the ranks, each of another cluster."""
     if len(nears) == 0:
         return []
     chosen: list[int] = []
@@ -291,17 +320,14 @@ def _ids(high: np.ndarray, low: np.ndarray) -> list[str]:
 
 
 def _hit(row: dict[str, Any]) -> Hit:
+    """A hit from a dropped row, whose `detail` reads "benchmark task field: text" (codemill.pipeline.contamination)."""
     detail = row["detail"] or ""
-    try:
-        named = json.loads(detail)
-        benchmark, task, text = (str(named[key]) for key in ("benchmark", "task", "text"))
-    except (ValueError, KeyError, TypeError):
-        benchmark, task, text = "", "", detail
-    return Hit(place_name(row), benchmark, task, text)
+    named = _HIT_DETAIL.fullmatch(detail)
+    return Hit(place_name(row), *(named.groups() if named else ("", "", detail)))
 
 
 def place_name(row: dict[str, Any]) -> str:
-    """Where a document comes from, as one line: source, repository, path; the middle of a giant one is left out."""
+    """Where a document comes from, as one line: source, repository, path; a giant one loses its middle."""
     name = " · ".join(row[key] for key in ("source", "repo", "path") if row[key])
     return name if len(name) <= 2 * PLACE_ENDS else f"{name[:PLACE_ENDS]} … {name[-PLACE_ENDS:]}"
 

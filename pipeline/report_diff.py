@@ -7,7 +7,6 @@ MOST_LINES lines with as many, and the rows are at most MOST_ROWS of LINE_CHARAC
 from __future__ import annotations
 
 import difflib
-import os.path
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -80,13 +79,23 @@ def _row(tag: str, lefts: list[str], k: int | None, rights: list[str], m: int | 
     if tag == "equal":
         head, tail = len(left), 0
     else:
-        head = len(os.path.commonprefix([left, right]))
-        tail = len(os.path.commonprefix([left[head:][::-1], right[head:][::-1]]))
-    sides = [
-        None if number is None else Side(number + 1, text[:head], text[head : len(text) - tail], text[len(text) - tail :])
-        for text, number in ((left, k), (right, m))
-    ]
-    return Row("equal" if tag == "equal" else "changed", *sides)
+        head = _common(left, right)
+        tail = _common(left[head:][::-1], right[head:][::-1])
+    return Row(
+        "equal" if tag == "equal" else "changed",
+        None if k is None else _side(k, left, head, tail),
+        None if m is None else _side(m, right, head, tail),
+    )
+
+
+def _side(line: int, text: str, head: int, tail: int) -> Side:
+    end = len(text) - tail
+    return Side(line + 1, text[:head], text[head:end], text[end:])
+
+
+def _common(left: str, right: str) -> int:
+    """How many characters both begin with."""
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
 def _cut(line: str) -> str:

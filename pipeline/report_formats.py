@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufffe\uffff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def visible(text: str) -> str:
@@ -33,22 +35,24 @@ def count(value: int) -> str:
 
 def short(value: float) -> str:
     """999, 12.3 K, 4.56 M: three digits, for headlines and axes; the space does not break."""
-    for unit in ("", "\u00a0K", "\u00a0M", "\u00a0G"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{unit}" if unit else f"{value:.0f}"
+    if value < 999.5:
+        return f"{value:.0f}"
+    for unit in ("K", "M", "G"):
         value /= 1000
-    return f"{value:,.3g}\u00a0T"
+        if value < 999.5:
+            return f"{value:.3g}\u00a0{unit}"
+    return f"{value / 1000:,.3g}\u00a0T"
 
 
 def size(value: float) -> str:
     """512 B, 1.5 KiB, 23.0 MiB: bytes in binary units; the space does not break."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1023.95:
-            break
+    if value < 1023.5:
+        return f"{value:.0f}\u00a0B"
+    for unit in ("KiB", "MiB", "GiB"):
         value /= 1024
-    else:
-        unit = "TiB"
-    return f"{value:,.0f}\u00a0B" if unit == "B" else f"{value:,.1f}\u00a0{unit}"
+        if value < 1023.95:
+            return f"{value:.1f}\u00a0{unit}"
+    return f"{value / 1024:,.1f}\u00a0TiB"
 
 
 def share(value: float) -> str:

@@ -1,8 +1,8 @@
 """The plots of the report: figures in, inline SVG out.
 
-Drawn by matplotlib, in two widths: the page shows the one that fits the screen, so text is never scaled to nothing.
-Text stays text (the page's own font), colours become the page's CSS variables (so that plots follow light and dark),
-and equal figures give equal bytes. No text from the corpus enters a plot.
+Drawn by matplotlib, in two widths: the page shows the one that fits the screen, so text is never scaled to
+nothing. Text stays text (the page's own font), colours become the page's CSS variables (so that plots follow light
+and dark), and equal figures give equal bytes. No text from the corpus enters a plot.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from markupsafe import Markup
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
-from markupsafe import Markup
 
 from codemill.pipeline.report_data import Histogram
 from codemill.pipeline.report_formats import count, share, short, size
@@ -26,7 +27,7 @@ HALF, FULL, NARROW = 520, 1060, 345  # CSS pixels
 # Placeholders that the page's CSS variables replace; matplotlib needs colours of its own.
 INK, MUTED, RULE, KEPT, DROPPED = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", KEPT: "--kept", DROPPED: "--dropped"}
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "codemill",
     "text.parse_math": False,
@@ -34,6 +35,8 @@ _STYLE = {
     "font.size": 12,
     "axes.facecolor": "none",
     "axes.edgecolor": RULE,
+    "xtick.labelsize": "medium",
+    "ytick.labelsize": "medium",
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -71,8 +74,10 @@ class FunnelBar:
     dropped: float
 
 
-def _plot(name: str, label: str, wide: tuple[int, int], draw: Callable[[Figure], None], narrow_height: int = 230) -> Plot:
-    """Both variants; `wide` is (width, height), in CSS pixels, which are the units that matplotlib writes."""
+def _plot(
+    name: str, label: str, wide: tuple[int, int], draw: Callable[[Figure], None], narrow_height: int = 230
+) -> Plot:
+    """Both variants; `wide` is (width, height), in CSS pixels, the units that matplotlib writes."""
     variants = []
     for variant, (width, height) in (("wide", wide), ("narrow", (NARROW, narrow_height))):
         with rc_context(_STYLE):
@@ -120,25 +125,25 @@ def _count_axis(axes: Axes) -> None:
 
 
 def _legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:
-    """Names in their own colours above the plot, in place of a box with keys."""
-    x = 0.0
+    """Names in their own colours above the plot, each behind the one before, in place of a box with keys."""
+    before: Any = "axes fraction"
+    place, gap = (0.0, 1.0), (0, 8)
     for text, colour in entries:
-        drawn = axes.annotate(
-            text, (x, 1), xytext=(0, 8), xycoords="axes fraction", textcoords="offset points", color=colour,
-            fontweight="bold", fontsize=12,
+        before = axes.annotate(
+            text, place, gap, xycoords=before, textcoords="offset points", color=colour, fontweight="bold"
         )
-        x += len(text) * 7.4 / (axes.figure.get_figwidth() * 72 - 60)
-        drawn.set_in_layout(True)
+        place, gap = (1.0, 0.0), (14, 0)
 
 
 def funnel(panels: dict[str, list[FunnelBar]]) -> Plot:
-    """What is left after each stage; one panel for each measure (`panels`: measure -> bars from the first stage on)."""
+    """What is left after each stage; `panels`: measure -> bars from the first stage on."""
 
     def draw(figure: Figure) -> None:
         wide = _is_wide(figure)
+        rcParams["font.size"] = 14 if wide else 12  # wide is shown from its full width down to two thirds of it
         grid = figure.subplots(*((1, len(panels)) if wide else (len(panels), 1)), sharey=wide, squeeze=False)
         for axes, (measure, bars) in zip(grid.flat, panels.items(), strict=True):
-            _funnel_panel(axes, measure, bars)
+            _funnel_panel(axes, measure, bars, wide)
 
     parts = [
         f"{measure}: " + ", ".join(f"{share(bar.kept)} left after {bar.stage}" for bar in bars)
@@ -147,7 +152,7 @@ def funnel(panels: dict[str, list[FunnelBar]]) -> Plot:
     return _plot("funnel", "What each stage left. " + "; ".join(parts) + ".", (FULL, 300), draw, 440)
 
 
-def _funnel_panel(axes: Axes, measure: str, bars: list[FunnelBar]) -> None:
+def _funnel_panel(axes: Axes, measure: str, bars: list[FunnelBar], with_dropped: bool) -> None:
     places = np.arange(len(bars))
     kept = np.array([bar.kept for bar in bars])
     dropped = np.array([bar.dropped for bar in bars])
@@ -155,23 +160,23 @@ def _funnel_panel(axes: Axes, measure: str, bars: list[FunnelBar]) -> None:
     axes.barh(places, dropped, 0.62, left=kept, color=DROPPED)
     for place, bar in zip(places, bars, strict=True):
         x = min(bar.kept + bar.dropped, 1) + 0.015
-        axes.text(x, place, share(bar.kept), va="center", color=KEPT, fontweight="bold")
-        if bar.dropped and _is_wide(axes.figure):
-            axes.text(x + 0.125, place, f"−{share(bar.dropped)}", va="center", color=DROPPED)
+        axes.text(x, float(place), share(bar.kept), va="center", color=KEPT, fontweight="bold")
+        if bar.dropped and with_dropped:
+            axes.text(x + 0.14, float(place), f"−{share(bar.dropped)}", va="center", color=DROPPED)
     axes.set_yticks(places, [bar.stage for bar in bars])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.set_xlim(0, 1.26)
+    axes.set_xlim(0, 1.29)
     axes.set_xticks([])
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
-    axes.set_title(measure, loc="left", fontweight="bold", fontsize=12)
+    axes.set_title(measure, loc="left", fontweight="bold", fontsize="medium")
 
 
 def sizes(kept: Histogram | None, dropped: Histogram) -> Plot:
     """Bytes of kept (None: not known) and of dropped documents, on a logarithmic axis."""
     present = [histogram for histogram in (kept, dropped) if histogram is not None and histogram.total]
-    span = Histogram(dropped.edges, sum(h.counts for h in present) if present else dropped.counts).trimmed()
+    span = Histogram(dropped.edges, np.sum([h.counts for h in present] or [dropped.counts], axis=0)).trimmed()
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -282,7 +287,12 @@ def middles(histogram: Histogram) -> Plot:
         axes.set_xlabel("middle, as a share of its document's tokens")
 
     mean = float((histogram.counts * (histogram.edges[:-1] + 0.025)).sum() / max(1, histogram.total))
-    return _plot("middles", f"Middle lengths: {mean:.0%} of the document on average; a third is expected.", (HALF, 270), draw)
+    return _plot(
+        "middles",
+        f"Middle lengths: {mean:.0%} of the document on average; a third is expected.",
+        (HALF, 270),
+        draw,
+    )
 
 
 def _size_tick(value: float) -> str:

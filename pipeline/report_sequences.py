@@ -1,14 +1,14 @@
 """The figures of the report about the shards, and a few sequences taken apart for reading.
 
-Flows in: record batches of sequences (DESIGN's Sequence table), the ids of the special tokens. Flows out: small frozen
-records. Guarantees: one pass over the memory-mapped shards, a bounded slice of tokens at a time.
+Flows in: record batches of sequences, the ids of the special tokens. Flows out: small frozen records. Guarantees: one
+pass over the memory-mapped shards, a bounded slice of tokens at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow as pa
 from codemill.errors import DataError
 from codemill.hashing import id_words
 from codemill.pipeline.report_data import HALF_OCTAVES, Histogram, IdSample, bin_counts, group_starts
+from codemill.tokenize.model import TokenizerModel
 
 SLICE_TOKENS = 4_194_304  # tokens looked at together: 16 MiB of uint32
 MOST_SEGMENTS = 32  # sequences with as many segments or more are counted together
@@ -104,9 +105,7 @@ def _segments(batch: pa.RecordBatch) -> _Segments:
     before = np.concatenate([[0], np.cumsum(length)])  # tokens of the segments before each one
     first = np.cumsum(counts) - counts  # each row's first segment
     start = before[:-1] - before[first][row] + row * batch.schema.field("input_ids").type.list_size
-    part, fim, epoch = (
-        batch.column(f"segment_{name}").flatten().to_numpy() for name in ("parts", "fim", "epochs")
-    )
+    part, fim, epoch = (batch.column(f"segment_{name}").flatten().to_numpy() for name in ("parts", "fim", "epochs"))
     return _Segments(row, start, length, part, fim, epoch, id_words(batch.column("segment_ids").flatten()))
 
 
@@ -119,8 +118,8 @@ def _middle_shares(tokens: np.ndarray, segments: _Segments, special: Mapping[str
     transformed = segments.fim != NONE
     if any(len(mark) != transformed.sum() for mark in marks):
         raise DataError(
-            f"{len(marks[0])} <MID> and {len(marks[1])} <EOT> tokens stand in {transformed.sum()} FIM segments; "
-            "each has one of both: `codemill verify` names the damaged shard"
+            f"{len(marks[0])} <MID> and {len(marks[1])} <EOT> tokens stand in {transformed.sum()} FIM segments, "
+            "which have one of each: `codemill verify` names the damaged shard"
         )
     middle, end = (mark[segments.fim[transformed] == PSM] for mark in marks)
     text = segments.length[segments.fim == PSM] - FIM_FRAME_TOKENS
@@ -167,13 +166,13 @@ class _Picks:
         return list(rows), list(rows.values())
 
 
-# --- sequences to read -----------------------------------------------------------------------------------------------
+# --- sequences to read
 
 
 @dataclass(frozen=True)
 class Run:
-    """Tokens of one role: `special` (text is the token's name), `text`, `prefix`, `suffix`, `middle`, `joined` (SPM's
-    prefix and middle), `left_out` (text says how much)."""
+    """Tokens of one role: `special` (text is the token's name), `text`, `prefix`, `suffix`, `middle`, `joined`
+    (SPM's prefix and middle), `left_out` (text says how much)."""
 
     role: str
     text: str
@@ -209,54 +208,52 @@ _NAMES = {
     "fim_middle": "<MID>",
     "fim_end": "<EOT>",
 }
+_FIM_NAMES = ("none", "PSM", "SPM")
 _ROLES = {"<PRE>": "prefix", "<SUF>": "suffix", "<MID>": "middle"}
 
 
 def shown_sequence(
-    number: int, sequence: pa.RecordBatch, tokenizer: Any, most_segments: int = 5, characters: int = 1500
+    number: int,
+    sequence: pa.RecordBatch,
+    tokenizer: TokenizerModel,
+    most_segments: int = 5,
+    characters: int = 1500,
 ) -> ShownSequence:
     """Decode one sequence (a batch of one row) for reading: at most about `characters` of its text."""
-    tokens = _tokens(sequence)
-    segments = _segments(sequence)
-    names = {tokenizer.special_tokens[key]: name for key, name in _NAMES.items()}
-    shown = min(len(segments.row), most_segments)
-    pieces = [_pieces(tokens[start : start + length], names) for start, length in zip(
-        segments.start[:shown], segments.length[:shown], strict=True
-    )]
-    texts = [ids for piece in pieces for name, ids in piece if not name]
-    decoded = iter(tokenizer.decode(pa.array([ids.tolist() for ids in texts], pa.list_(pa.int32()))).to_pylist())
-    limit = max(80, characters // max(1, len(texts)))
+    tokens, segments = _tokens(sequence), _segments(sequence)
+    ids = sequence.column("segment_ids").flatten().to_pylist()
+    shown = min(len(ids), most_segments)
     views = []
-    ids = sequence.column("segment_ids").flatten()
-    for i, piece in enumerate(pieces):
-        runs: list[Run] = []
-        role = "text"
-        for name, _ in piece:
-            if name:
-                role = _ROLES.get(name, "text")
-                role = "joined" if role == "middle" and segments.fim[i] == SPM else role
-                runs.append(Run("special", name))
-            else:
-                runs += _abridged(role, next(decoded).decode("utf-8", "replace"), limit)
-        views.append(ShownSegment(
-            ids[i].as_py(), int(segments.part[i]), int(segments.epoch[i]),
-            ("none", "PSM", "SPM")[segments.fim[i]], int(segments.length[i]), runs,
-        ))
-    return ShownSequence(number, views, len(segments.row) - shown, len(tokens) - int(segments.length.sum()))
+    for i in range(shown):
+        start, length = int(segments.start[i]), int(segments.length[i])
+        part, fim = int(segments.part[i]), int(segments.fim[i])
+        runs = _runs(tokens[start : start + length], part, fim, tokenizer, characters // shown)
+        views.append(ShownSegment(ids[i], part, int(segments.epoch[i]), _FIM_NAMES[fim], length, runs))
+    return ShownSequence(number, views, len(ids) - shown, len(tokens) - int(segments.length.sum()))
 
 
-def _pieces(tokens: np.ndarray, names: Mapping[int, str]) -> list[tuple[str, np.ndarray]]:
-    """A segment as special tokens (name, the token) and runs of text ("", tokens)."""
-    marks = np.flatnonzero(np.isin(tokens, list(names)))
-    pieces: list[tuple[str, np.ndarray]] = []
-    at = 0
-    for mark in [*marks.tolist(), len(tokens)]:
-        if mark > at:
-            pieces.append(("", tokens[at:mark]))
-        if mark < len(tokens):
-            pieces.append((names[int(tokens[mark])], tokens[mark : mark + 1]))
-        at = mark + 1
-    return pieces
+def _runs(tokens: np.ndarray, part: int, fim: int, tokenizer: TokenizerModel, characters: int) -> list[Run]:
+    """One segment as runs of tokens, each decoded and cut to its share of `characters`."""
+    names = {tokenizer.special_tokens[key]: name for key, name in _NAMES.items()}
+    marks = np.flatnonzero(np.isin(tokens, list(names))).tolist()
+    starts, ends = [0, *(mark + 1 for mark in marks)], [*marks, len(tokens)]
+    marked = [None, *(names[int(tokens[mark])] for mark in marks)]
+    roles = ["joined" if name == "<MID>" and fim == SPM else _ROLES.get(name or "", "text") for name in marked]
+    # SentencePiece's implicit space stands where a document begins: not before a suffix, middle or later part.
+    spaces = np.array([role in ("prefix", "joined") or (role == "text" and part < 2) for role in roles])
+    pieces = pa.array(
+        [tokens[a:b] for a, b in zip(starts, ends, strict=True)],
+        pa.large_list(pa.from_numpy_dtype(tokens.dtype)),
+    )
+    texts = tokenizer.decode(pieces, spaces).to_pylist()
+    limit = max(60, characters // max(1, sum(map(bool, texts))))
+    runs: list[Run] = []
+    for name, role, text in zip(marked, roles, texts, strict=True):
+        if name:
+            runs.append(Run("special", name))
+        if text:
+            runs += _abridged(role, text.decode("utf-8", "replace"), limit)
+    return runs
 
 
 def _abridged(role: str, text: str, limit: int) -> list[Run]:
@@ -264,4 +261,8 @@ def _abridged(role: str, text: str, limit: int) -> list[Run]:
     if len(text) <= limit + 40:
         return [Run(role, text)]
     head, tail = limit * 2 // 3, limit // 3
-    return [Run(role, text[:head]), Run("left_out", f"{len(text) - head - tail:,} characters"), Run(role, text[-tail:])]
+    return [
+        Run(role, text[:head]),
+        Run("left_out", f"{len(text) - head - tail:,} characters"),
+        Run(role, text[-tail:]),
+    ]
