@@ -81,9 +81,7 @@ def codemill_rates(texts: list[str]) -> tuple[float, float]:
     ids = document_ids(column)
 
     def survivors(rows: int) -> None:
-        near_duplicates(
-            column[:rows], priority[:rows], rank[:rows], ids[:rows], THRESHOLD, NGRAM, PERMUTATIONS
-        )
+        near_duplicates(column[:rows], priority[:rows], rank[:rows], ids[:rows], THRESHOLD, NGRAM, PERMUTATIONS)
 
     survivors(10)
     return (

@@ -17,12 +17,11 @@ _TIE_BREAKERS = ("source", "repo", "path", "license", "language", "metadata")
 
 
 def exact_duplicates(table: pa.Table, priority: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """(order, is_first): int64[n] row numbers sorted by id and then who survives, bool[n] in that order:
-    first of its id.
+    """(order, is_first): the row numbers sorted by id, the survivor first; which rows in that order survive.
 
-    table: documents (id, rank, source, repo, path, license, language, metadata are read). priority:
-    integers[n], lower survives; then the higher rank (null last), then source, repo, path and the rest
-    ascending, nulls last.
+    table: documents[n]; id, rank, source, repo, path, license, language and metadata are read. priority:
+    integers[n]. Among equal ids the lower priority survives, then the higher rank (null last), then source,
+    repo, path and the rest ascending, nulls last. order: int64[n]. is_first: bool[n].
     """
     ascending = [(table[name], "ascending") for name in _TIE_BREAKERS]
     order = sorted_rows(

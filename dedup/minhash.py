@@ -84,5 +84,5 @@ def has_shingles(signatures: np.ndarray) -> np.ndarray:
 
 
 def estimate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64[...]: estimated Jaccard, the share of equal components, of signatures uint32[..., permutations]."""
+    """float64[...]: estimated Jaccard, the share of equal components; a, b: uint32[..., permutations]."""
     return np.mean(a == b, axis=-1)

@@ -19,8 +19,10 @@ from codemill.dedup.similarity import shingle_sets
 
 
 def _in_company(keys: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """bool[n]: who shares a component of the candidate graph with somebody; keys: uint64[n, bands], present:
-    bool[n]."""
+    """bool[n]: who shares a component of the candidate graph with somebody.
+
+    keys: uint64[n, bands]. present: bool[n], who has shingles.
+    """
     members = np.flatnonzero(present).astype(np.uint64)
     edges = star_edges(keys[present].ravel(), np.repeat(members, keys.shape[1]))
     labels = component_labels(len(keys), [edges])

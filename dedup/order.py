@@ -1,7 +1,7 @@
-"""The survivor order: who stays among duplicates. A total order of the documents' own facts, never of their
-arrival.
+"""The survivor order: who stays among duplicates.
 
-Flows in: columns of documents. Flows out: the row numbers in survivor order.
+Flows in: columns of documents. Flows out: the row numbers in survivor order, a total order of the documents'
+own facts, never of their arrival.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def sorted_rows(columns: list[tuple[pa.Array | pa.ChunkedArray, str]]) -> np.nda
 def survivor_order(
     priority: pa.Array | pa.ChunkedArray, rank: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray
 ) -> np.ndarray:
-    """int64[n]: row numbers in survivor order: source priority (integers, lower first), then rank (float64,
-    higher first, null last), then id (string, ascending). Ids are unique after exact dedup, which makes the
-    order total."""
+    """int64[n]: row numbers by source priority (integers, lower first), rank (float64, higher first, null
+    last) and id (string, ascending).
+
+    Ids are unique after exact dedup, which makes the order total.
+    """
     return sorted_rows([(priority, "ascending"), (rank, "descending"), (ids, "ascending")])

@@ -134,10 +134,9 @@ def _sweep(kept, piece, buckets, chains, threshold, least_equal, grow):
 
 
 @nb.njit(cache=True, nogil=True)
-def _keep_all(chains, buckets, offsets):
+def _keep_all(chains, buckets):
     for row in range(len(buckets)):
-        if offsets[row] < offsets[row + 1]:
-            _keep(chains, buckets, row)
+        _keep(chains, buckets, row)
 
 
 def _least_equal(threshold: float, permutations: int) -> int:
@@ -151,9 +150,7 @@ def _least_equal(threshold: float, permutations: int) -> int:
 
 
 def _chains(buckets: int, links: int) -> _Chains:
-    return _Chains(
-        np.full(buckets, -1, np.int64), np.full(buckets, -1, np.int64), np.full(links, -1, np.int64)
-    )
+    return _Chains(np.full(buckets, -1, np.int64), np.full(buckets, -1, np.int64), np.full(links, -1, np.int64))
 
 
 def resolve(candidates: Candidates, threshold: float) -> Resolution:
@@ -170,8 +167,6 @@ def resolve_against(kept: Candidates, piece: Candidates, threshold: float) -> Re
     distinct, buckets = np.unique(np.concatenate([kept.keys, piece.keys]), return_inverse=True)
     buckets = buckets.reshape(-1, piece.keys.shape[1])
     chains = _chains(len(distinct), kept.keys.size)
-    _keep_all(chains, buckets[: len(kept.keys)], kept.shingles.offsets)
+    _keep_all(chains, buckets[: len(kept.keys)])
     least_equal = _least_equal(threshold, piece.signatures.shape[1])
-    return Resolution(
-        *_sweep(kept, piece, buckets[len(kept.keys) :], chains, float(threshold), least_equal, False)
-    )
+    return Resolution(*_sweep(kept, piece, buckets[len(kept.keys) :], chains, float(threshold), least_equal, False))

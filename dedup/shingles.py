@@ -15,9 +15,7 @@ from codemill.hashing import mix
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
-_BASE = np.uint64(
-    0xD6E8FEB86659FD93
-)  # an odd multiplier; any would do, all codemill outputs agree on this one
+_BASE = np.uint64(0xD6E8FEB86659FD93)  # an odd multiplier; any would do, all codemill outputs agree on this one
 
 
 def _byte_classes(fold_case: bool) -> np.ndarray:

@@ -116,9 +116,7 @@ def least_shared(total, threshold):
 
     total: the shingles of both sets together, neither of them empty.
     """
-    least = np.int64(
-        threshold * total / (1.0 + threshold)
-    )  # J = s / (total - s) solved for s, but for rounding
+    least = np.int64(threshold * total / (1.0 + threshold))  # solves J = s / (total - s), but for rounding
     while least > 0 and reaches(least - 1, total - least + 1, threshold):
         least -= 1
     while not reaches(least, total - least, threshold):

@@ -35,9 +35,7 @@ def test_stars_join_each_buckets_smallest_member_to_all_others_once(pairs, rando
 @settings(deadline=None)
 def test_stars_have_the_components_of_all_pairs(pairs):
     everybody = [(a, b) for (k, a), (m, b) in combinations(pairs, 2) if k == m]
-    assert oracle.components(16, [tuple(edge) for edge in stars(pairs).tolist()]) == oracle.components(
-        16, everybody
-    )
+    assert oracle.components(16, [tuple(edge) for edge in stars(pairs).tolist()]) == oracle.components(16, everybody)
 
 
 def test_a_hot_bucket_costs_its_size():

@@ -30,9 +30,7 @@ def test_the_choice_is_one_that_datasketch_makes():
 
 
 def test_a_threshold_out_of_reach_is_refused_with_the_way_out():
-    with pytest.raises(
-        ConfigError, match=r"threshold 0\.05 with 16 permutations.*raise dedup\.near\.permutations"
-    ):
+    with pytest.raises(ConfigError, match=r"threshold 0\.05 with 16 permutations.*raise dedup\.near\.permutations"):
         choose_bands(0.05, 16)
 
 

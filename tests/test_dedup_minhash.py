@@ -95,9 +95,7 @@ def test_estimates_of_both_libraries_lie_within_their_statistical_error(shared):
     deviation = np.sqrt(true * (1 - true) / PERMUTATIONS)
     assert abs(np.mean(errors)) <= 4 * deviation / np.sqrt(len(errors))
     assert abs(np.mean(theirs)) <= 4 * deviation / np.sqrt(len(theirs))
-    assert (
-        np.std(errors) <= 1.25 * deviation
-    )  # no correlated permutations: a chi-square's 99.999% quantile at 200
+    assert np.std(errors) <= 1.25 * deviation  # no correlated permutations: a chi-square's 99.999% quantile at 200
 
 
 def test_estimates_of_tiny_sets_are_as_good_as_chance_allows():

@@ -78,9 +78,7 @@ def test_every_drop_is_true_and_hardly_any_near_copy_is_kept(corpus, similaritie
         survivor = outcome.survivor[row]
         assert kept[survivor]
         assert outcome.similarity[row] == np.float32(float(similarities[row][survivor]))
-    with_kept_partner = [
-        row for row in np.flatnonzero(kept) if any(kept[other] for other in similarities[row])
-    ]
+    with_kept_partner = [row for row in np.flatnonzero(kept) if any(kept[other] for other in similarities[row])]
     assert (~kept).sum() >= 200
     assert len(with_kept_partner) <= 0.01 * kept.sum()
 

@@ -19,9 +19,7 @@ from codemill.dedup.similarity import ShingleSets, shingle_sets
 BANDS, ROWS, PERMUTATIONS = 64, 2, 128
 
 # Few words and few distinct shingles, so that similar texts are frequent at every threshold.
-texts = st.lists(
-    st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=12).map(b" ".join), max_size=12
-)
+texts = st.lists(st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=12).map(b" ".join), max_size=12)
 thresholds = st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0])
 
 
@@ -38,9 +36,7 @@ def by_definition(documents: list[bytes], ngram: int, threshold: float) -> list[
     def meet(a: int, b: int) -> bool:
         return oracle.shares_band(signed[a], signed[b], BANDS, ROWS)
 
-    return [
-        (row, np.float32(float(similarity))) for row, similarity in oracle.survivors(sets, meet, threshold)
-    ]
+    return [(row, np.float32(float(similarity))) for row, similarity in oracle.survivors(sets, meet, threshold)]
 
 
 def pairs(outcome: Resolution) -> list[tuple[int, np.float32]]:
@@ -72,9 +68,7 @@ def in_pieces(documents: Candidates, cuts: list[int], threshold: float) -> Resol
 @given(texts, st.integers(1, 3), thresholds)
 @settings(deadline=None, max_examples=200)
 def test_the_outcome_is_the_definitions(documents, ngram, threshold):
-    assert pairs(resolve(candidates(documents, ngram), threshold)) == by_definition(
-        documents, ngram, threshold
-    )
+    assert pairs(resolve(candidates(documents, ngram), threshold)) == by_definition(documents, ngram, threshold)
 
 
 @given(texts, thresholds, st.lists(st.integers(0, 12), max_size=4))
@@ -102,6 +96,22 @@ def test_the_survivor_is_the_first_kept_match_and_never_a_dropped_document():
     assert outcome.similarity[1] == np.float32(16 / 24) and outcome.similarity[3] == np.float32(15 / 25)
 
 
+def test_the_survivor_is_the_first_though_an_earlier_band_finds_a_later_one():
+    words = [b"w%d" % i for i in range(30)]
+    documents = candidates([b" ".join(words[i : i + 20]) for i in (0, 10, 5)], 1)
+    documents = documents._replace(keys=np.array([[1, 2], [3, 4], [3, 2]], np.uint64))
+    assert resolve(documents, 0.6).survivor.tolist() == [-1, -1, 0]
+
+
+def test_all_kept_documents_of_a_bucket_are_met():
+    strangers = [b"a b c", b"d e f", b"g h i", b"j k l"]
+    documents = candidates(strangers * 2, 1)
+    documents = documents._replace(keys=np.zeros((8, 1), np.uint64))
+    assert resolve(documents, 1.0).survivor.tolist() == [-1, -1, -1, -1, 0, 1, 2, 3]
+    first, second = documents.take(np.arange(4)), documents.take(np.arange(4, 8))
+    assert resolve_against(first, second, 1.0).survivor.tolist() == [0, 1, 2, 3]
+
+
 def test_documents_without_shingles_are_kept_though_their_keys_are_equal():
     documents = candidates([b"", b"();", b" "], 1)
     assert resolve(documents, 0.5).survivor.tolist() == [-1, -1, -1]
@@ -110,9 +120,7 @@ def test_documents_without_shingles_are_kept_though_their_keys_are_equal():
 
 def test_documents_that_share_no_key_never_meet():
     documents = candidates([b"a b c", b"a b c"], 1)
-    apart = documents._replace(
-        keys=np.arange(documents.keys.size, dtype=np.uint64).reshape(documents.keys.shape)
-    )
+    apart = documents._replace(keys=np.arange(documents.keys.size, dtype=np.uint64).reshape(documents.keys.shape))
     assert resolve(documents, 0.5).survivor.tolist() == [-1, 0]
     assert resolve(apart, 0.5).survivor.tolist() == [-1, -1]
 
@@ -134,7 +142,5 @@ def test_a_hot_bucket_of_strangers_costs_estimates_and_no_merge(alike):
 def test_a_signature_rules_out_only_what_hoeffding_allows():
     best_ruled_out = _least_equal(0.7, 256) - 1
     assert np.exp(-2 * 256 * (0.7 - best_ruled_out / 256) ** 2) <= 1e-12
-    assert (
-        np.exp(-2 * 256 * (0.7 - (best_ruled_out + 1) / 256) ** 2) > 1e-12
-    )  # and it rules out all that is allowed
+    assert np.exp(-2 * 256 * (0.7 - (best_ruled_out + 1) / 256) ** 2) > 1e-12  # and it rules out all that is allowed
     assert _least_equal(0.3, 16) <= 0  # so few components rule out nothing

@@ -38,9 +38,7 @@ def test_sets_of_real_files_are_sorted_and_unique(standard_library: list[Path]):
         assert len(hashes) == len(oracle.shingles(text, 5))
 
 
-@given(
-    st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9) | st.integers(0, 9).map(lambda low: 5 << 32 | low))
-)
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9) | st.integers(0, 9).map(lambda low: 5 << 32 | low)))
 @settings(deadline=None)
 def test_sorting_is_right_even_where_the_leading_bits_agree(words):
     out = np.empty(len(words), np.uint64)
