@@ -13,7 +13,7 @@ from oracles import near as oracle
 
 from codemill.dedup.lsh import band_keys
 from codemill.dedup.minhash import signatures
-from codemill.dedup.resolve import Candidates, Resolution, _least_equal, resolve, resolve_against
+from codemill.dedup.resolve import Candidates, Resolution, _least_equal, _sweep, resolve, resolve_against
 from codemill.dedup.similarity import ShingleSets, shingle_sets
 
 BANDS, ROWS, PERMUTATIONS = 64, 2, 128
@@ -116,6 +116,14 @@ def test_documents_without_shingles_are_kept_though_their_keys_are_equal():
     documents = candidates([b"", b"();", b" "], 1)
     assert resolve(documents, 0.5).survivor.tolist() == [-1, -1, -1]
     assert resolve_against(documents, documents, 0.5).survivor.tolist() == [-1, -1, -1]
+
+
+def test_kernels_compile_once_whoever_made_the_arrays():
+    documents = candidates([b"a b c", b"a b c"], 1)
+    for sets in (documents.shingles, documents.shingles.take(np.array([0, 1]))):
+        resolve(documents._replace(shingles=sets), 0.5)
+        resolve_against(documents, documents._replace(shingles=sets), 0.5)
+    assert len(_sweep.signatures) == 1
 
 
 def test_documents_that_share_no_key_never_meet():
