@@ -83,6 +83,7 @@ def _page(dataset: Dataset) -> dict[str, Any]:
         **_duplicates(dataset, dropped),
         "hits": {"rows": dropped.hits, "total": dropped.hit_count},
         "benchmarks": _benchmark_names(manifest, dropped),
+        "unsearchable": sum(map(len, manifest["decontaminate"]["unsearchable"].values())),
         "redactions": [{"kind": kind, **counts} for kind, counts in sorted(manifest["redactions"].items())],
         "mixture": _mixture(manifest),
         **_shards(dataset),

@@ -91,16 +91,16 @@ def _plot(
 
 
 def _inline(svg: str, name: str) -> Markup:
-    """matplotlib's file as an element of a page: no prologue, its own ids, the page's colours, no fixed size."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) xmlns:xlink="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r' (id="|xlink:href="#|clip-path="url\(#)', rf" \g<1>{name}-", svg)
-    svg = svg.replace("xlink:href", "href").replace("'DejaVu Sans'", "inherit")
+    """matplotlib's file as an element of a page: no prologue, size or style sheet, its own ids, the page's colours."""
+    head, _, body = svg[svg.index("<svg") :].partition(">")
+    view = re.search(r'viewBox="[^"]*"', head)
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r' (id="|xlink:href="#|clip-path="url\(#)', rf" \g<1>{name}-", body)
+    body = body.replace("xlink:href", "href").replace("'DejaVu Sans'", "inherit")
     for placeholder, variable in _VARIABLES.items():
-        svg = svg.replace(placeholder, f"var({variable})")
-    return Markup(re.sub(r">\s+<", "><", svg, flags=re.ASCII))
+        body = body.replace(placeholder, f"var({variable})")
+    body = re.sub(r">\s+<", "><", body, flags=re.ASCII)
+    return Markup(f'<svg xmlns="http://www.w3.org/2000/svg" {view[0] if view else ""}>{body}')
 
 
 def _bars(axes: Axes, histogram: Histogram, colour: str) -> None:
@@ -236,7 +236,7 @@ def cluster_sizes(members: np.ndarray) -> Plot:
 
 def similarities(values: np.ndarray, threshold: float) -> Plot:
     """True Jaccard similarity of near-duplicates to their survivors (float[n])."""
-    low = min(threshold, float(values.min()))
+    low = min(threshold, float(values.min()), 0.99)
     edges = np.linspace(low, 1.0, 25)
     counts = np.histogram(values, edges)[0]
 
@@ -248,8 +248,8 @@ def similarities(values: np.ndarray, threshold: float) -> Plot:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(f"similarity to the survivor (threshold {threshold:g})")
 
-    label = f"Similarity of near-duplicates: from {values.min():.2f}, median {np.median(values):.2f}, to {values.max():.2f}."
-    return _plot("similarities", label, (HALF, 250), draw)
+    low_to_high = f"from {values.min():.2f}, median {np.median(values):.2f}, to {values.max():.2f}"
+    return _plot("similarities", f"Similarity of near-duplicates: {low_to_high}.", (HALF, 250), draw)
 
 
 def segments_per_sequence(counts: np.ndarray) -> Plot:

@@ -16,12 +16,12 @@ import pyarrow as pa
 from codemill.errors import DataError
 from codemill.hashing import id_words
 from codemill.pipeline.report_data import HALF_OCTAVES, Histogram, IdSample, bin_counts, group_starts
+from codemill.tokenize.fim import NONE, PSM, SPM
 from codemill.tokenize.model import TokenizerModel
 
 SLICE_TOKENS = 4_194_304  # tokens looked at together: 16 MiB of uint32
 MOST_SEGMENTS = 32  # sequences with as many segments or more are counted together
 MIDDLE_EDGES = np.linspace(0.0, 1.0, 21)
-NONE, PSM, SPM = 0, 1, 2  # the column segment_fim
 FIM_FRAME_TOKENS = 6  # BOS, <PRE>, <SUF>, <MID>, <EOT>, EOS around the text of a FIM segment
 _PART = [("key", "<u8"), ("low", "<u8"), ("epoch", "<i4"), ("tokens", "<i8")]
 
