@@ -1,0 +1,180 @@
+"""Columns of any table as the columns of a document.
+
+Flows in: batches of a table and the config's mapping (`a.b` reads inside a struct). Flows out: batches of `sift.RAW`.
+The Stack (v1) is read with
+
+    columns: {text: content, language: lang, repo: max_stars_repo_name, path: max_stars_repo_path,
+              license: max_stars_repo_licenses, rank: max_stars_count}
+
+and datatrove's JSON lines with `columns: {text: text, path: id, repo: metadata.repo, ...}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codemill.errors import DataError
+from codemill.pipeline.config import Columns, Source
+from codemill.pipeline.sources.inputs import selector
+from codemill.pipeline.sources.sift import RAW
+
+
+def mapped(columns: Columns) -> dict[str, str]:
+    """The table's column for each document column that the mapping names."""
+    return {name: column for name, column in columns.model_dump().items() if column is not None}
+
+
+def check_columns(schema: pa.Schema, columns: Columns) -> None:
+    """Raise DataError where a table lacks a mapped column, or its text column holds no text."""
+    for name, column in mapped(columns).items():
+        try:
+            kind = _type_at(schema, column)
+        except KeyError:
+            raise DataError(
+                f"it has no column {column!r} (columns.{name}); it has {', '.join(_leaves(schema))}"
+            ) from None
+        if name == "text" and not _is_text(kind):
+            raise DataError(f"its column {column!r} (columns.text) is of type {kind}; texts are strings or binary")
+
+
+def _type_at(schema: pa.Schema, column: str) -> pa.DataType:
+    kind: Any = pa.struct(list(schema))
+    for name in _steps(schema, column):
+        if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
+            raise KeyError(column)
+        kind = kind.field(name).type
+    return kind
+
+
+def _steps(schema: pa.Schema, column: str) -> list[str]:
+    """The way to a column: its name, or the parts of `a.b` where no column bears the whole name."""
+    return [column] if schema.get_field_index(column) >= 0 else column.split(".")
+
+
+def top_columns(schema: pa.Schema, columns: Columns) -> list[str]:
+    """The table's own columns that hold the mapped ones."""
+    return sorted({_steps(schema, column)[0] for column in mapped(columns).values()})
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    names = [field.name for field in schema]
+    inner = [f"{field.name}.{sub.name}" for field in schema if pa.types.is_struct(field.type) for sub in field.type]
+    return names + inner
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in tests + binary)
+
+
+def raw_rows(batch: pa.RecordBatch, source: Source, name: str, numbers: np.ndarray) -> pa.RecordBatch:
+    """A batch of RAW from one of a table that `check_columns` has passed.
+
+    name: the table's, and numbers: int64[n], its rows' (from 1): `name#number` is the path of a row without one. Raises
+    pa.ArrowException for values that cannot be what the mapping says.
+    """
+    found = {key: _column(batch, column) for key, column in mapped(source.columns).items()}
+    return assembled({key: _READ[key](array) for key, array in found.items()}, source, name, numbers)
+
+
+def assembled(rows: dict[str, pa.Array], source: Source, name: str, numbers: np.ndarray) -> pa.RecordBatch:
+    """A batch of RAW from the columns of it that are mapped; see `raw_rows`."""
+    numbered = pc.binary_join_element_wise(name, pa.array(numbers).cast(pa.string()), "#")
+    rows["path"] = pc.coalesce(rows["path"], numbered) if "path" in rows else numbered
+    if source.repo is not None:
+        rows["repo"] = pa.repeat(source.repo, len(numbers))
+    columns = [rows.get(field.name, pa.nulls(len(numbers), field.type)) for field in RAW]
+    return _selected(pa.RecordBatch.from_arrays(columns, schema=RAW), source)
+
+
+def _selected(raw: pa.RecordBatch, source: Source) -> pa.RecordBatch:
+    """The rows whose paths the source takes; pathspec asks about one path at a time."""
+    wanted = selector(source)
+    return raw if wanted is None else raw.filter(pa.array([wanted(path) for path in raw.column("path").to_pylist()]))
+
+
+def _column(batch: pa.RecordBatch, column: str) -> pa.Array:
+    first, *inner = _steps(batch.schema, column)
+    array = batch.column(first)
+    for step in inner:
+        array = pc.struct_field(array, step)
+    return array
+
+
+def _bytes(array: pa.Array) -> pa.Array:
+    """A text column as large_binary. Offsets are checked, since a file may hold any; UTF-8 is not."""
+    if pa.types.is_string(array.type):
+        array = array.cast(pa.binary())
+    elif pa.types.is_large_string(array.type):
+        array = array.cast(pa.large_binary())
+    array.validate(full=True)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.cast(pa.large_binary())
+
+
+def _strings(array: pa.Array) -> pa.Array:
+    """string[n] of any column: lists are joined by " OR " (licences), structs are JSON, an empty string is null."""
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        array.validate(full=True)
+        texts = pc.binary_join(array.cast(pa.list_(pa.string())), " OR ")
+    elif _is_text(kind):
+        texts = _decoded(_bytes(array))
+    elif pa.types.is_nested(kind):
+        texts = _json(array)
+    else:
+        texts = array.cast(pa.string())
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
+def _decoded(raw: pa.Array) -> pa.Array:
+    try:
+        return raw.cast(pa.string())
+    except pa.ArrowInvalid:  # rare, so row by row
+        decoded = [None if value is None else value.decode("utf-8", "replace") for value in raw.to_pylist()]
+        return pa.array(decoded, pa.string())
+
+
+def _numbers(array: pa.Array) -> pa.Array:
+    """float64[n]; what is no finite number is null, since a rank must be orderable."""
+    values = array.cast(pa.float64(), safe=False)
+    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
+
+
+def _json(array: pa.Array) -> pa.Array:
+    """string[n]: each value as JSON; a string that already is JSON stays. json takes rows one by one."""
+    array.validate(full=True)
+    return pa.array([None if value is None else as_json(value) for value in array.to_pylist()], pa.string())
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON text, keys sorted; a string that already is JSON stays as it is."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return value
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+_READ: dict[str, Callable[[pa.Array], pa.Array]] = {
+    "text": _bytes,
+    "path": _strings,
+    "repo": _strings,
+    "language": lambda array: pc.utf8_lower(_strings(array)),
+    "license": _strings,
+    "rank": _numbers,
+    "metadata": _json,
+}
