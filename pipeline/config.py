@@ -1,6 +1,7 @@
 """The config of a build: one YAML file, checked by pydantic, every key known.
 
-Flows in: a YAML file and `--set KEY=VALUE` overrides. Flows out: a frozen `BuildConfig`. An error names the file, the
+Flows in: a YAML file and `--set KEY=VALUE` overrides. Flows out: a frozen `BuildConfig`. An error names the
+file, the
 key path, the value received, what is allowed, and the nearest known key.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
+import pydantic_core
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -59,7 +61,8 @@ class Source(Section):
 
 
 class FilterLimits(Section):
-    """The filters of StarCoder (arXiv 2305.06161, section 3.2) and The Stack (arXiv 2211.15533), and their bounds."""
+    """The filters of StarCoder (arXiv 2305.06161, section 3.2) and The Stack (arXiv 2211.15533), and their
+    bounds."""
 
     min_size_bytes: NonNegativeInt = 1
     max_line_length: PositiveInt = 1000  # bytes of the longest line
@@ -120,7 +123,7 @@ class Benchmark(Section):
 
     path: str  # JSONL, plain, .gz or .zst; or the name of a known benchmark
     name: str | None = None  # null = the file's stem
-    fields: tuple[str, ...] | None = None  # texts to look for; null = the usual ones that the rows have
+    fields: tuple[str, ...] | None = None  # texts to look for, `a+b` joins two; null = the usual ones
     task: str | None = None  # the field that names the task; null = the usual one, or the row number
 
 
@@ -253,8 +256,8 @@ def _as_benchmarks(listed: Any) -> Any:
 
 def section_hash(*parts: Any) -> str:
     """sha256 of config sections and plain values, the same on every machine: what fingerprints are made of."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    plain = json.dumps(pydantic_core.to_jsonable_python(parts), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def load_config(path: str, overrides: tuple[str, ...] = ()) -> BuildConfig:

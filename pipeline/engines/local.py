@@ -1,7 +1,9 @@
 """The local engine: worker processes on one machine, exchanges through Arrow files on its disk.
 
-Memory is bounded by the size of an element or a partition times the number of workers, never by the corpus. A task is
-the unit of retry and of resumption: what a killed run finished is not done again. The outcome does not depend on the
+Memory is bounded by the size of an element or a partition times the number of workers, never by the corpus. A
+task is
+the unit of retry and of resumption: what a killed run finished is not done again. The outcome does not depend
+on the
 number of workers, because every task writes files of its own, named by its place in the plan.
 """
 
@@ -71,16 +73,14 @@ class LocalEngine:
             spill = sink.state / "spill"
             tasks = self._spill(start, spill, label) if pending else 0
             parts = [
-                Task(f"partition {i}", _exchange_part, (start, functions, spill, tasks, sink, i), 1)
-                for i in pending
+                Task(f"partition {i}", _exchange_part, (start, functions, spill, tasks, sink, i), 1) for i in pending
             ]
         else:
             count = len(start.table)
             sizes = _sizes(start)
             pending = [i for i in range(count) if finished_part(sink, i) is None]
             parts = [
-                Task(f"part {i}", _map_part, (_row(start, i), functions, sink, i, count), sizes[i])
-                for i in pending
+                Task(f"part {i}", _map_part, (_row(start, i), functions, sink, i, count), sizes[i]) for i in pending
             ]
         self._run(parts, label)
         clear_folder(sink.state / "spill")
@@ -115,12 +115,11 @@ class LocalEngine:
             for attempt in range(1, _TRIES + 1):
                 if self._run_once(left, step):
                     return
-                self._reporter.say(
-                    f"{label}: a worker process was killed (try {attempt} of {_TRIES}); starting anew"
-                )
+                self._reporter.say(f"{label}: a worker process was killed (try {attempt} of {_TRIES}); starting anew")
         raise RunError(
-            f"{label}: a worker process was killed {_TRIES} times while {next(iter(left.values())).name} was under way; "
-            "most often the machine ran out of memory: run again with fewer --workers (the build goes on from here)"
+            f"{label}: a worker process was killed {_TRIES} times while {next(iter(left.values())).name} was "
+            "under way; most often the machine ran out of memory: run again with fewer --workers "
+            "(the build goes on from here)"
         )
 
     def _run_once(self, left: dict[int, Task], step: Any) -> bool:
@@ -200,9 +199,7 @@ def _map_part(row: pa.RecordBatch, functions: list[Any], sink: Sink, index: int,
     write_part(run_chain([row], functions), sink, index, count)
 
 
-def _spill_part(
-    row: pa.RecordBatch, functions: list[Any], exchanged: Exchanged, folder: Path, task: int
-) -> None:
+def _spill_part(row: pa.RecordBatch, functions: list[Any], exchanged: Exchanged, folder: Path, task: int) -> None:
     write_spill(run_chain([row], functions), exchanged, folder, task)
 
 
@@ -210,6 +207,4 @@ def _exchange_part(
     exchanged: Exchanged, functions: list[Any], spill: Path, tasks: int, sink: Sink, partition: int
 ) -> None:
     tables = read_partition(exchanged, spill, tasks, partition)
-    write_part(
-        run_chain(exchanged.function(partition, tables), functions), sink, partition, exchanged.partitions
-    )
+    write_part(run_chain(exchanged.function(partition, tables), functions), sink, partition, exchanged.partitions)

@@ -1,7 +1,9 @@
 """What one task of a plan does, in whatever process: run the functions, write files or a spill, hand back receipts.
 
-A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition, a batch a partition,
-and a receipt that says which batch is which. The reader of a partition takes one batch out of each task's spill, so it
+A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition, a
+batch a partition,
+and a receipt that says which batch is which. The reader of a partition takes one batch out of each task's
+spill, so it
 holds one partition and nothing else.
 """
 
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.pipeline.documents import kind_of
-from codemill.pipeline.engines.base import Collection, Exchanged, KeyFunction, Mapped, MapFunction, Rows, Sink
+from codemill.pipeline.engines.base import Collection, Exchanged, KeyFunction, MapFunction, Mapped, Rows, Sink
 from codemill.pipeline.files import Receipt, TableWriter, atomic_file, read_json, write_json
 
 
@@ -42,9 +44,7 @@ def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count:
     """Write one element's batches to the sink, a file a kind (empty kinds too), and store the receipts."""
     with ExitStack() as stack:
         files = {kind: stack.enter_context(atomic_file(sink.path(kind, index, count))) for kind in sink.kinds}
-        writers = {
-            kind: TableWriter(files[kind], schema, sink.file_format) for kind, schema in sink.kinds.items()
-        }
+        writers = {kind: TableWriter(files[kind], schema, sink.file_format) for kind, schema in sink.kinds.items()}
         sums: dict[str, dict[str, int]] = {kind: dict.fromkeys(sink.sums, 0) for kind in sink.kinds}
         for batch in batches:
             kind = kind_of(batch.schema)
@@ -56,7 +56,11 @@ def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count:
             writer.close()
     receipts = [
         Receipt(
-            kind, str(sink.path(kind, index, count).relative_to(sink.folder)), writers[kind].rows, file.bytes, file.sha256,
+            kind,
+            str(sink.path(kind, index, count).relative_to(sink.folder)),
+            writers[kind].rows,
+            file.bytes,
+            file.sha256,
             {name: total for name, total in sums[kind].items() if name in sink.kinds[kind].names},
         )
         for kind, file in files.items()

@@ -61,9 +61,7 @@ def run_finish(context: Context, kept: Survivors, sizes: list[int], upstream: li
     def body(work: Work) -> dict[str, Any]:
         rows = part_rows(sizes)
         names = {"names": "part-{index:05d}.parquet", "file_format": "parquet", "sums": ("size_bytes",)}
-        work.write(
-            Mapped(rows, FinishPart(kept, with_documents)), kinds, "write", folder=context.out, **names
-        )
+        work.write(Mapped(rows, FinishPart(kept, with_documents)), kinds, "write", folder=context.out, **names)
         return {"in_out": True}
 
     return run_stage(context, "finish", depends_on, body)
@@ -136,9 +134,7 @@ class CountPart:
         redactions = read_table(part_path(self.kept.ingest, "redactions", part))
         here = pc.is_in(redactions.column("id"), value_set=kept.column("id").combine_chunks())
         sums = redactions.filter(here).group_by("kind", use_threads=False)
-        yield from _as(
-            REDACTED, sums.aggregate([("id", "count"), ("count", "sum")]), ["kind", "id_count", "count_sum"]
-        )
+        yield from _as(REDACTED, sums.aggregate([("id", "count"), ("count", "sum")]), ["kind", "id_count", "count_sum"])
 
 
 def _counts(kept: pa.Table, dropped: pa.Table, tokens: pa.Array) -> Iterator[pa.RecordBatch]:
@@ -150,15 +146,11 @@ def _counts(kept: pa.Table, dropped: pa.Table, tokens: pa.Array) -> Iterator[pa.
         .append_column("reason", pa.nulls(len(kept), text))
     )
     left = left.append_column("tokens", tokens)
-    gone = dropped.select([*facts, "stage", "reason"]).append_column(
-        "tokens", pa.nulls(len(dropped), pa.int64())
-    )
+    gone = dropped.select([*facts, "stage", "reason"]).append_column("tokens", pa.nulls(len(dropped), pa.int64()))
     rows = pa.concat_tables([left.replace_schema_metadata(None), gone.replace_schema_metadata(None)])
     keys = ["source", "language", "stage", "reason"]
     rows = rows.append_column("one", pa.repeat(pa.scalar(1, pa.int64()), len(rows)))
-    sums = rows.group_by(keys, use_threads=False).aggregate(
-        [("one", "sum"), ("size_bytes", "sum"), ("tokens", "sum")]
-    )
+    sums = rows.group_by(keys, use_threads=False).aggregate([("one", "sum"), ("size_bytes", "sum"), ("tokens", "sum")])
     yield from _as(COUNTS, sums, [*keys, "one_sum", "size_bytes_sum", "tokens_sum"])
 
 

@@ -1,7 +1,9 @@
 """What every stage has in common: its folder, its record, and whether an earlier build's work still stands.
 
-A stage leaves `OUT/stages/<stage>/manifest.json`: the fingerprint of all that its outcome depends on (its version, its part of the config,
-the fingerprints of the stages that it reads), the files that it wrote, and facts that later stages need. A stage whose
+A stage leaves `OUT/stages/<stage>/manifest.json`: the fingerprint of all that its outcome depends on (its
+version, its part of the config,
+the fingerprints of the stages that it reads), the files that it wrote, and facts that later stages need. A
+stage whose
 fingerprint is unchanged and whose files are all there is not run again.
 """
 
@@ -62,15 +64,12 @@ class Work:
         self.folder = context.folder(stage)
         self.files: list[Receipt] = []
 
-    def write(
-        self, collection: Collection, kinds: dict[str, pa.Schema], step: str, **sink: Any
-    ) -> list[list[Receipt]]:
-        """Write into the stage's folder (or `folder=`) and keep the receipts; `step` names the work in this stage."""
+    def write(self, collection: Collection, kinds: dict[str, pa.Schema], step: str, **sink: Any) -> list[list[Receipt]]:
+        """Write into the stage's folder (or `folder=`) and keep the receipts; `step` names the work in this
+        stage."""
         folder = sink.pop("folder", self.folder)
         state = self.folder / ".steps" / step
-        target = Sink(
-            folder=folder, state=state, fingerprint=f"{self.fingerprint}/{step}", kinds=kinds, **sink
-        )
+        target = Sink(folder=folder, state=state, fingerprint=f"{self.fingerprint}/{step}", kinds=kinds, **sink)
         receipts = self.context.engine.write(collection, target, f"{self.stage}: {step}")
         self.files += [receipt for part in receipts for receipt in part]
         return receipts
@@ -103,9 +102,7 @@ def _finished(context: Context, stage: str, manifest: Path, fingerprint: str) ->
         return None
     record = Record(stage, fingerprint, [Receipt(**fields) for fields in found["files"]], found["facts"])
     folder = context.out if found["facts"].get("in_out") else context.folder(stage)
-    present = all(
-        (folder / r.file).is_file() and (folder / r.file).stat().st_size == r.bytes for r in record.files
-    )
+    present = all((folder / r.file).is_file() and (folder / r.file).stat().st_size == r.bytes for r in record.files)
     return record if present else None
 
 
@@ -119,9 +116,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.R
     with pa.memory_map(str(path)) as mapped:
         schema = pa.ipc.open_file(mapped).schema
         fields = None if columns is None else [schema.get_field_index(name) for name in columns]
-        reader = pa.ipc.open_file(
-            mapped, options=pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
-        )
+        reader = pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False))
         for index in range(reader.num_record_batches):
             yield reader.get_batch(index)
 
@@ -141,17 +136,13 @@ class Survivors:
     """The documents that are left after some stages: `ingest`'s, without what later ones dropped."""
 
     ingest: Path
-    dropped_by: tuple[
-        Path, ...
-    ]  # folders of stages that dropped some, each with a `dropped` part for each of ingest's
+    dropped_by: tuple[Path, ...]  # folders of stages that dropped some, each with a `dropped` part for each of ingest's
 
     def read(self, part: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of the survivors in one part, sorted by id."""
         gone = self.gone(part)
         for batch in read_part(part_path(self.ingest, "documents", part), columns):
-            yield (
-                batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone))) if len(gone) else batch
-            )
+            yield (batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone))) if len(gone) else batch)
 
     def gone(self, part: int) -> pa.Array:
         """string[n]: ids of what the later stages dropped from one part."""
@@ -165,9 +156,7 @@ class Survivors:
 
 def part_rows(sizes: Sequence[int]) -> Rows:
     """A work list with one element for each part: its number, and the bytes of text in it."""
-    return Rows(
-        pa.table({"part": pa.array(range(len(sizes)), pa.int64()), "size_bytes": pa.array(sizes, pa.int64())})
-    )
+    return Rows(pa.table({"part": pa.array(range(len(sizes)), pa.int64()), "size_bytes": pa.array(sizes, pa.int64())}))
 
 
 def text_batches(table: pa.Table) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,8 @@
 """Ingest: from sources to unique, filtered, redacted documents, partitioned and sorted by id.
 
 Flows in: what the sources list. Flows out, for each partition of ids: `documents` (unique texts, redacted),
-`dropped` (unreadable, filtered out, exact duplicates) and `redactions`. Every input file, row or archive member is a row of
+`dropped` (unreadable, filtered out, exact duplicates) and `redactions`. Every input file, row or archive
+member is a row of
 `documents` or of `dropped`. This is the one stage that shuffles text.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from codemill.pipeline.filters import apply_filters, load_opt_out
 
 from codemill.dedup.exact import exact_duplicates
 from codemill.hashing import hash_texts, id_words
@@ -32,7 +34,6 @@ from codemill.pipeline.documents import (
     source_priorities,
 )
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
-from codemill.pipeline.filters import apply_filters, load_opt_out
 from codemill.pipeline.redact import redact
 from codemill.pipeline.sources.splits import Split, list_splits, read_split
 from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, text_batches
@@ -63,9 +64,7 @@ def run_ingest(context: Context) -> Record:
             {"documents": DOCUMENTS, "dropped": DROPPED},
         )
         work.write(exchanged, KINDS, "read", sums=("size_bytes",))
-        inputs = {
-            source.name: len({s.url for s in splits if s.source == source.name}) for source in config.sources
-        }
+        inputs = {source.name: len({s.url for s in splits if s.source == source.name}) for source in config.sources}
         return {"partitions": partitions, "inputs": inputs}
 
     return run_stage(context, "ingest", depends_on, body)
@@ -189,9 +188,7 @@ def _name_survivors(dropped: pa.Table, survivors: pa.Table) -> pa.Table:
     place = pc.index_in(dropped.column("id"), value_set=survivors.column("id").combine_chunks())
     exact = pc.equal(dropped.column("reason"), "exact_duplicate")
     where = provenance(survivors).take(place)
-    detail = pc.if_else(
-        exact, pc.binary_join_element_wise("same text as", where, " "), dropped.column("detail")
-    )
+    detail = pc.if_else(exact, pc.binary_join_element_wise("same text as", where, " "), dropped.column("detail"))
     survivor_id = pc.if_else(exact, dropped.column("id"), dropped.column("survivor_id"))
     similarity = pc.if_else(exact, pa.scalar(1.0, pa.float32()), dropped.column("similarity"))
     for name, column in (("detail", detail), ("survivor_id", survivor_id), ("similarity", similarity)):

@@ -1,6 +1,8 @@
-"""Mixture: how many epochs each document takes part in, from shares or epochs a source and language, and a token budget.
+"""Mixture: how many epochs each document takes part in, from shares or epochs a source and language, and a
+token budget.
 
-A group (a source, or a language inside it) with `e` epochs gives every document floor(e) times, and once more those that a seeded order
+A group (a source, or a language inside it) with `e` epochs gives every document floor(e) times, and once more
+those that a seeded order
 puts first, up to the fraction that is left. A document that no epoch takes is dropped as `over_budget`.
 """
 
@@ -29,10 +31,10 @@ from codemill.pipeline.stages.frame import (
     read_table,
     run_stage,
 )
+from codemill.tokenize.packing import BOS_EOS
 
 VERSION = 1
 MOST_EPOCHS = 1000
-DELIMITERS = 2  # BOS and EOS, which a document costs beside its ids
 EPOCHS = schema_of("epochs", [pa.field("id", pa.string()), pa.field("epochs", pa.int32())])
 
 
@@ -55,7 +57,7 @@ def run_mixture(context: Context, survivors: Survivors, sizes: list[int], tokens
         columns = ["id", "source", "language", "tokens"]
         tables = [read_table(part_path(folder, "tokens", part), columns) for part in range(len(sizes))]
         documents = pa.concat_tables(tables).combine_chunks()
-        costs = documents.column("tokens").to_numpy() + DELIMITERS
+        costs = documents.column("tokens").to_numpy() + BOS_EOS
         groups, group_of = plan_groups(config, names, documents, costs)
         epochs = document_epochs(groups, group_of, id_words(documents.column("id")), costs, seed)
         starts = np.concatenate([[0], np.cumsum([len(table) for table in tables])])
@@ -64,8 +66,7 @@ def run_mixture(context: Context, survivors: Survivors, sizes: list[int], tokens
         kinds = {"epochs": EPOCHS, "dropped": DROPPED}
         work.write(Mapped(rows, TakePart(survivors)), kinds, "epochs", sums=("size_bytes",))
         taken = [
-            {**group._asdict(), "taken": int((costs * epochs)[group_of == i].sum())}
-            for i, group in enumerate(groups)
+            {**group._asdict(), "taken": int((costs * epochs)[group_of == i].sum())} for i, group in enumerate(groups)
         ]
         return {
             "groups": taken,
@@ -81,12 +82,11 @@ def plan_groups(
 ) -> tuple[list[Group], np.ndarray]:
     """The groups with their epochs, and int64[n]: the group of each document.
 
-    documents: `source` and `language` are read. costs: int64[n] tokens. Raises ConfigError for shares that cannot be, DataError
+    documents: `source` and `language` are read. costs: int64[n] tokens. Raises ConfigError for shares that
+    cannot be, DataError
     for a share of nothing.
     """
-    source_of = (
-        pc.index_in(documents.column("source"), value_set=pa.array(sources)).to_numpy().astype(np.int64)
-    )
+    source_of = pc.index_in(documents.column("source"), value_set=pa.array(sources)).to_numpy().astype(np.int64)
     totals = np.bincount(source_of, weights=costs, minlength=len(sources)).astype(np.int64)
     targets = _source_targets(config, sources, totals)
     groups: list[Group] = []
@@ -155,9 +155,7 @@ def _epochs(name: str, target: float, available: int) -> float:
     if target <= 0:
         return 0.0
     if not available:
-        raise DataError(
-            f"mixture: {name} shall give {target:,.0f} tokens, but no document of it is left; take it out of the mixture"
-        )
+        raise DataError(f"mixture: {name} shall give {target:,.0f} tokens, but no document of it is left; take it out")
     if target / available > MOST_EPOCHS:
         raise DataError(
             f"mixture: {name} shall give {target:,.0f} tokens, {target / available:,.0f} epochs of its {available:,}; "
@@ -171,7 +169,8 @@ def document_epochs(
 ) -> np.ndarray:
     """int32[n]: how many epochs each document takes part in (epochs 0 to that number).
 
-    words: uint64[n, 2] document ids. costs: int64[n] tokens. A fraction of an epoch takes documents in a seeded order
+    words: uint64[n, 2] document ids. costs: int64[n] tokens. A fraction of an epoch takes documents in a
+    seeded order
     while their tokens stay within it.
     """
     order = np.lexsort((words[:, 1], words[:, 0], draws(words, seed, "mixture")))

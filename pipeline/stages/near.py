@@ -1,8 +1,10 @@
 """Near-deduplication: what is dropped has a kept survivor at or above the threshold, by true Jaccard similarity.
 
-The outcome is the definition in `dedup.resolve`: go through the documents in survivor order; drop one if and only if it
+The outcome is the definition in `dedup.resolve`: go through the documents in survivor order; drop one if and
+only if it
 shares a band with a kept one and their similarity reaches the threshold. Everything here only spreads that over
-partitions: signatures by part; bands exchanged by key into star edges; components by union-find; then units of whole components,
+partitions: signatures by part; bands exchanged by key into star edges; components by union-find; then units of
+whole components,
 each resolved in one task. A component that outgrows a unit is cut, in survivor order, into pieces, which are
 resolved one after the other against what was kept of the earlier ones (`near_pieces`).
 
@@ -96,9 +98,7 @@ def _edges(work: Work, rows: Rows, bands: int, band_rows: int, documents: int) -
     work.write(stars, {"edges": EDGES}, "edges")
     for partition in range(partitions):
         table = read_table(part_path(work.folder, "edges", partition))
-        yield np.column_stack([table.column(name).to_numpy() for name in ("a", "b")]).astype(
-            np.uint64, copy=False
-        )
+        yield np.column_stack([table.column(name).to_numpy() for name in ("a", "b")]).astype(np.uint64, copy=False)
 
 
 def _paths(paths: list[Path]) -> Rows:
@@ -188,9 +188,7 @@ class PartitionOfNumber:
     starts: np.ndarray
 
     def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
-        return (
-            np.searchsorted(self.starts, batch.column("member").to_numpy(), side="right").astype(np.int64) - 1
-        )
+        return np.searchsorted(self.starts, batch.column("member").to_numpy(), side="right").astype(np.int64) - 1
 
 
 @dataclass(frozen=True)
@@ -208,10 +206,6 @@ class NamePairs:
         rows = pa.array(pairs.column("member").to_numpy().astype(np.int64) - self.starts[partition])
         found = documents.take(rows)
         survivors = pairs.column("survivor_id").combine_chunks()
-        detail = pc.binary_join_element_wise(
-            "similar to", pairs.column("survivor_path").combine_chunks(), " "
-        )
-        dropped = dropped_rows(
-            found, "near_duplicate", detail, survivors, pairs.column("similarity").to_numpy()
-        )
+        detail = pc.binary_join_element_wise("similar to", pairs.column("survivor_path").combine_chunks(), " ")
+        dropped = dropped_rows(found, "near_duplicate", detail, survivors, pairs.column("similarity").to_numpy())
         yield from sorted_dropped(pa.Table.from_batches([dropped]))

@@ -1,7 +1,9 @@
 """Near-deduplication, second half: components become units of work, and units become pairs (dropped, survivor).
 
-A unit holds whole components, up to UNIT_BYTES of text. A larger component is cut, in survivor order, into pieces of that size,
-each a unit of its own. Pieces are resolved in rounds: round r resolves the r-th piece of every such component against what was
+A unit holds whole components, up to UNIT_BYTES of text. A larger component is cut, in survivor order, into
+pieces of that size,
+each a unit of its own. Pieces are resolved in rounds: round r resolves the r-th piece of every such component
+against what was
 kept of its earlier pieces, which is the same outcome as resolving the whole (`dedup.resolve`).
 """
 
@@ -67,9 +69,7 @@ def resolve_units(
     permutations = near.permutations
     rows = part_rows([int(size) for size in np.diff(starts) * _ROW_BYTES]).table
     by_part = pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(units.unit))
-    gathered = Mapped(
-        Rows(rows.append_column("units", by_part)), Gather(survivors, work.folder, starts, permutations)
-    )
+    gathered = Mapped(Rows(rows.append_column("units", by_part)), Gather(survivors, work.folder, starts, permutations))
     first_piece = min((pieces[0] for pieces in units.giants), default=units.count)
     kinds = {"pairs": PAIRS, "pieces": _piece_schema(permutations)}
     step = ResolveUnit(config.priorities(), near, banding, first_piece)
@@ -99,14 +99,10 @@ def _round(folder: Path, number: int) -> Path:
 
 def _plan(config: BuildConfig, survivors: Survivors, starts: np.ndarray, labels: np.ndarray) -> Units:
     """Cut the components of two or more documents into units of about UNIT_BYTES."""
-    sizes = np.concatenate(
-        [_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)] or [[]]
-    )
+    sizes = np.concatenate([_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)] or [[]])
     costs = sizes.astype(np.int64) + _ROW_BYTES
     members = np.bincount(labels, minlength=len(labels)) if len(labels) else np.zeros(0, np.int64)
-    totals = (
-        np.bincount(labels, weights=costs, minlength=len(labels)).astype(np.int64) if len(labels) else members
-    )
+    totals = np.bincount(labels, weights=costs, minlength=len(labels)).astype(np.int64) if len(labels) else members
     unit = np.full(len(labels), -1, np.int64)
     small = (members > 1) & (totals <= UNIT_BYTES)  # by label, which is the component's smallest number
     unit_of_label = (np.cumsum(np.where(small, totals, 0)) - 1) // UNIT_BYTES
@@ -135,9 +131,7 @@ def _order(config: BuildConfig, ingest: Path, starts: np.ndarray, numbers: np.nd
         rows = numbers[(numbers >= starts[part]) & (numbers < starts[part + 1])] - starts[part]
         if len(rows):
             tables.append(
-                read_table(part_path(ingest, "documents", part), ["id", "source", "rank"]).take(
-                    pa.array(rows)
-                )
+                read_table(part_path(ingest, "documents", part), ["id", "source", "rank"]).take(pa.array(rows))
             )
     return _survivor_order(config, pa.concat_tables(tables))
 
@@ -217,7 +211,8 @@ class PartitionOfUnit:
 
 @dataclass(frozen=True)
 class ResolveUnit:
-    """The documents of a unit -> its pairs; or, for a piece of a cut component, the piece made ready for its round."""
+    """The documents of a unit -> its pairs; or, for a piece of a cut component, the piece made ready for its
+    round."""
 
     priorities: dict[str, int]
     near: NearDedup
@@ -245,7 +240,8 @@ class ResolveUnit:
 
 @dataclass(frozen=True)
 class ResolvePiece:
-    """The files of one component's pieces, the last of which is due, and of the earlier ones' pairs -> the last one's pairs."""
+    """The files of one component's pieces, the last of which is due, and of the earlier ones' pairs -> the
+    last one's pairs."""
 
     threshold: float
     banding: tuple[int, int]

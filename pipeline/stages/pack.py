@@ -1,6 +1,8 @@
-"""Pack: documents become renderings (plain or FIM, an epoch each), meet in shuffled windows, and are packed into sequences.
+"""Pack: documents become renderings (plain or FIM, an epoch each), meet in shuffled windows, and are packed
+into sequences.
 
-The shuffle key of a rendering is a draw from (seed, id, epoch), and a window is a range of keys; so the order of the rows of the
+The shuffle key of a rendering is a draw from (seed, id, epoch), and a window is a range of keys; so the order
+of the rows of the
 shards is a function of the documents and the seed alone. The `shards` stage strings the windows together.
 """
 
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from codemill.tokenize.packing import BOS_EOS, pack, renderings_schema, sequence_schema
 
 from codemill.hashing import draws, id_words
 from codemill.pipeline.config import Sequence
@@ -28,10 +31,8 @@ from codemill.pipeline.stages.frame import (
     read_table,
     run_stage,
 )
-from codemill.pipeline.stages.mixture import DELIMITERS
 from codemill.tokenize.fim import encode_fim, fim_plan
 from codemill.tokenize.model import TokenizerModel
-from codemill.tokenize.packing import pack, sequence_schema
 
 VERSION = 1
 WINDOW_TOKENS = 1 << 23  # tokens that are packed together: what bounds a worker's memory
@@ -39,18 +40,10 @@ SHARD_BYTES = 256 << 20  # of input_ids, where the config does not give a number
 _CHUNK_BYTES = 8 << 20  # of input_ids in one record batch of a shard
 
 
-def renderings_schema(dtype: np.dtype) -> pa.Schema:
-    """One row a (document, epoch). Where the packing cannot need it, `plain` is null beside a FIM rendering."""
-    ids = pa.large_list(pa.from_numpy_dtype(dtype))
-    fields = [
-        pa.field("key", pa.uint64()),
-        pa.field("id", pa.string()),
-        pa.field("epoch", pa.int32()),
-        pa.field("plain", ids),
-        pa.field("fim", pa.uint8()),  # 0 none, 1 psm, 2 spm
-        pa.field("fim_ids", ids),
-    ]
-    return schema_of("renderings", fields)
+def keyed_renderings(dtype: np.dtype) -> pa.Schema:
+    """One row a (document, epoch), with its shuffle key. Where the packing cannot need it, `plain` is null beside a FIM
+    rendering."""
+    return schema_of("renderings", [pa.field("key", pa.uint64()), *renderings_schema(dtype)])
 
 
 def run_pack(
@@ -66,11 +59,9 @@ def run_pack(
         windows = shards * max(1, -(-tokens // (shards * WINDOW_TOKENS)))
         render = Render(survivors, context, model)
         renderings = Mapped(_epoch_rows(sizes, mixture.facts["most_epochs"]), render)
-        kinds = {"renderings": renderings_schema(model.dtype)}
+        kinds = {"renderings": keyed_renderings(model.dtype)}
         packed = Exchanged(renderings, WindowOfKey(windows), windows, PackWindow(sequence, model), kinds)
-        work.write(
-            packed, {"sequences": sequence_schema(sequence.length, model.dtype)}, "pack", file_format="plain"
-        )
+        work.write(packed, {"sequences": sequence_schema(sequence.length, model.dtype)}, "pack", file_format="plain")
         return {"shards": shards, "windows": windows}
 
     return run_stage(context, "pack", depends_on, body)
@@ -104,9 +95,7 @@ class Render:
             takes_part = epochs[done : done + len(tokens)] > epoch
             done += len(tokens)
             if takes_part.any():
-                yield self._render(
-                    tokens.filter(pa.array(takes_part)), texts.filter(pa.array(takes_part)), epoch
-                )
+                yield self._render(tokens.filter(pa.array(takes_part)), texts.filter(pa.array(takes_part)), epoch)
 
     def _render(self, tokens: pa.RecordBatch, documents: pa.RecordBatch, epoch: int) -> pa.RecordBatch:
         words = id_words(tokens.column("id"))
@@ -116,18 +105,14 @@ class Render:
         epochs = np.full(len(tokens), epoch, np.int32)
         plan = fim_plan(words, epochs, characters, self.seed, fim.rate, fim.spm)
         # A document whose plain ids do not fit is cut, and what is cut gets no FIM: its parts need not be encoded.
-        fits = pc.list_value_length(plain).to_numpy() + DELIMITERS <= self.sequence.length
+        fits = pc.list_value_length(plain).to_numpy() + BOS_EOS <= self.sequence.length
         plan = plan._replace(kind=np.where(fits, plan.kind, 0).astype(np.uint8))
         fim_ids = encode_fim(self.model, texts, plan)
         lengths = pc.list_value_length(fim_ids).fill_null(0).to_numpy()
-        kind = np.where((lengths > 0) & (lengths + DELIMITERS <= self.sequence.length), plan.kind, 0).astype(
-            np.uint8
-        )
+        kind = np.where((lengths > 0) & (lengths + BOS_EOS <= self.sequence.length), plan.kind, 0).astype(np.uint8)
         chosen = pa.array(kind > 0)
         nothing = pa.nulls(len(tokens), plain.type)
-        needs_plain = (
-            pc.invert(chosen) if self.sequence.packing == "best_fit" else pa.array(np.ones(len(tokens), bool))
-        )
+        needs_plain = pc.invert(chosen) if self.sequence.packing == "best_fit" else pa.array(np.ones(len(tokens), bool))
         columns = [
             pa.array(draws(words, self.seed, f"shuffle/{epoch}")),
             tokens.column("id"),
@@ -136,7 +121,7 @@ class Render:
             pa.array(kind),
             pc.if_else(chosen, fim_ids, nothing),
         ]
-        return pa.RecordBatch.from_arrays(columns, schema=renderings_schema(self.model.dtype))
+        return pa.RecordBatch.from_arrays(columns, schema=keyed_renderings(self.model.dtype))
 
 
 @dataclass(frozen=True)
@@ -160,9 +145,8 @@ class PackWindow:
         table = tables["renderings"]
         keys = [("key", "ascending"), ("id", "ascending"), ("epoch", "ascending")]
         table = table.take(pc.sort_indices(table, sort_keys=keys))
-        yield from pack(
-            table, self.sequence.length, self.sequence.packing, self.model.special_tokens, self.model.dtype
-        )
+        packed = pack(table, self.sequence.length, self.sequence.packing, self.model.special_tokens)
+        yield from packed.combine_chunks().to_batches()
 
 
 def run_shards(context: Context, packed: Record, model: TokenizerModel) -> Record:
@@ -178,9 +162,7 @@ def run_shards(context: Context, packed: Record, model: TokenizerModel) -> Recor
         ]
         width = context.config.sequence.length * model.dtype.itemsize
         sizes = [sum(counts[s * each : (s + 1) * each]) * width for s in range(shards)]
-        rows = pa.table(
-            {"paths": pa.array(paths, pa.list_(pa.string())), "size_bytes": pa.array(sizes, pa.int64())}
-        )
+        rows = pa.table({"paths": pa.array(paths, pa.list_(pa.string())), "size_bytes": pa.array(sizes, pa.int64())})
         work.write(
             Mapped(Rows(rows), ReadWindows(max(1, _CHUNK_BYTES // width))),
             {"sequences": sequence_schema(context.config.sequence.length, model.dtype)},

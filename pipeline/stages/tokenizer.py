@@ -1,4 +1,5 @@
-"""Tokenizer: the SentencePiece model of the build, loaded from a file or trained on a sample of its own documents."""
+"""Tokenizer: the SentencePiece model of the build, loaded from a file or trained on a sample of its own
+documents."""
 
 from __future__ import annotations
 
@@ -36,9 +37,7 @@ SAMPLE = schema_of("sample", [pa.field("text", pa.large_string())])
 MODEL = schema_of("model", [pa.field("model", pa.binary())])
 
 
-def run_tokenizer(
-    context: Context, survivors: Survivors, sizes: list[int], upstream: Record
-) -> TokenizerModel:
+def run_tokenizer(context: Context, survivors: Survivors, sizes: list[int], upstream: Record) -> TokenizerModel:
     """The model, which the stage also leaves in OUT/tokenizer.model. sizes: bytes of the survivors in each part."""
     config = context.config.tokenizer
     if config is None:
@@ -65,9 +64,7 @@ def run_tokenizer(
 def _load(path: str) -> TokenizerModel:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(
-            f"tokenizer.model: {path}: there is no such file; give the path of a SentencePiece model"
-        )
+        raise ConfigError(f"tokenizer.model: {path}: there is no such file; give the path of a SentencePiece model")
     return TokenizerModel.load(file)
 
 

@@ -39,9 +39,7 @@ def text_buffers(column: pa.Array | pa.ChunkedArray) -> TextBuffers:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         if isinstance(column, pa.ChunkedArray):  # combine_chunks of very large columns stays chunked
-            raise ValueError(
-                f"a column of {column.nbytes} bytes does not fit one Arrow array; hand over fewer rows"
-            )
+            raise ValueError(f"a column of {column.nbytes} bytes does not fit one Arrow array; hand over fewer rows")
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         width = np.dtype(np.int32)

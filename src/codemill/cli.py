@@ -50,9 +50,7 @@ def cli() -> None:
 
 _out = click.argument("out", type=click.Path(path_type=Path))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-_workers = click.option(
-    "--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core)."
-)
+_workers = click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core).")
 _quiet = click.option("--quiet", is_flag=True, help="No progress.")
 
 
@@ -159,9 +157,7 @@ def tokenizer() -> None:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Where the model goes.")
 @click.option("--vocabulary-size", type=click.IntRange(min=512), default=32_000, show_default=True)
 @click.option("--character-coverage", type=click.FloatRange(0.9, 1), default=0.99995, show_default=True)
-def tokenizer_train(
-    files: tuple[Path, ...], output: Path, vocabulary_size: int, character_coverage: float
-) -> None:
+def tokenizer_train(files: tuple[Path, ...], output: Path, vocabulary_size: int, character_coverage: float) -> None:
     """Train a BPE model with Llama's settings on FILES (text files; folders are walked)."""
     from codemill.pipeline.tokenizer_commands import train
 
@@ -182,8 +178,7 @@ def tokenizer_check(model: Path, files: tuple[Path, ...], as_json: bool) -> None
         found
         if as_json
         else "\n".join(
-            f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}"
-            for name, value in found.items()
+            f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in found.items()
         ),
         as_json,
     )
