@@ -1,4 +1,4 @@
-"""The figures of the report about the shards, and a few sequences taken apart for reading.
+"""The figures of the report about the shards.
 
 Flows in: record batches of sequences, the ids of the special tokens. Flows out: small frozen records. Guarantees: one
 pass over the memory-mapped shards, a bounded slice of tokens at a time.
@@ -17,7 +17,8 @@ from codemill.errors import DataError
 from codemill.hashing import id_words
 from codemill.pipeline.report_data import HALF_OCTAVES, Histogram, IdSample, bin_counts, group_starts
 from codemill.tokenize.fim import NONE, PSM, SPM
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.lists import list_buffers, one_array
+from codemill.tokenize.segments import segments as segments_of
 
 SLICE_TOKENS = 4_194_304  # tokens looked at together: 16 MiB of uint32
 MOST_SEGMENTS = 32  # sequences with as many segments or more are counted together
@@ -41,26 +42,26 @@ class Sequences:
 
 
 class _Segments(NamedTuple):
-    """The segments of a slice, flat: arrays of [segments]."""
+    """The segments of a slice: arrays of [segments], but for `tokens`, which has their tokens one after the other."""
 
     row: np.ndarray
-    start: np.ndarray  # in the slice's flat tokens
     length: np.ndarray
     part: np.ndarray
     fim: np.ndarray
     epoch: np.ndarray
     words: np.ndarray  # uint64[segments, 2]: document ids
+    tokens: np.ndarray
 
 
 def sequence_figures(batches: Iterable[pa.RecordBatch], special: Mapping[str, int]) -> Sequences:
-    """All figures about the sequences. Raises DataError where the FIM tokens contradict segment_fim."""
+    """All figures about the sequences. Raises DataError where their columns contradict each other or their tokens."""
     whole = np.zeros(len(HALF_OCTAVES) - 1, np.int64)
     middles = np.zeros(len(MIDDLE_EDGES) - 1, np.int64)
     segment_counts, fim = np.zeros(MOST_SEGMENTS + 1, np.int64), np.zeros(3, np.int64)
     parts, picks = IdSample(_PART), _Picks()
     number = 0
     for batch in _slices(batches):
-        segments = _segments(batch)
+        segments = _flat(segments_of(batch))
         per_row = np.bincount(segments.row, minlength=len(batch))
         segment_counts += np.bincount(np.minimum(per_row, MOST_SEGMENTS), minlength=MOST_SEGMENTS + 1)
         intact = segments.part == 0
@@ -69,7 +70,7 @@ def sequence_figures(batches: Iterable[pa.RecordBatch], special: Mapping[str, in
         words = segments.words[~intact]
         epochs, lengths = segments.epoch[~intact], segments.length[~intact]
         parts.add(key=words[:, 0], low=words[:, 1], epoch=epochs, tokens=lengths)
-        middles += bin_counts(_middle_shares(_tokens(batch), segments, special), MIDDLE_EDGES)
+        middles += bin_counts(_middle_shares(segments, special), MIDDLE_EDGES)
         picks.offer(batch, segments, per_row, number)
         number += len(batch)
     cut = Histogram(HALF_OCTAVES, bin_counts(_cut_lengths(parts.rows()), HALF_OCTAVES))
@@ -93,28 +94,18 @@ def _slices(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, rows)
 
 
-def _tokens(batch: pa.RecordBatch) -> np.ndarray:
-    """The slice's tokens, row after row: uint16 or uint32 [rows * sequence_length]."""
-    return batch.column("input_ids").flatten().to_numpy()
+def _flat(table: pa.Table) -> _Segments:
+    offsets, tokens = list_buffers(table["ids"])
+    row, part, fim, epoch = (table[name].to_numpy() for name in ("sequence", "part", "fim", "epoch"))
+    return _Segments(row, np.diff(offsets), part, fim, epoch, id_words(one_array(table["id"])), tokens)
 
 
-def _segments(batch: pa.RecordBatch) -> _Segments:
-    length = batch.column("segment_lengths").flatten().to_numpy().astype(np.int64)
-    counts = batch.column("segment_lengths").value_lengths().to_numpy()
-    row = np.repeat(np.arange(len(batch)), counts)
-    before = np.concatenate([[0], np.cumsum(length)])  # tokens of the segments before each one
-    first = np.cumsum(counts) - counts  # each row's first segment
-    start = before[:-1] - before[first][row] + row * batch.schema.field("input_ids").type.list_size
-    part, fim, epoch = (batch.column(f"segment_{name}").flatten().to_numpy() for name in ("parts", "fim", "epochs"))
-    return _Segments(row, start, length, part, fim, epoch, id_words(batch.column("segment_ids").flatten()))
-
-
-def _middle_shares(tokens: np.ndarray, segments: _Segments, special: Mapping[str, int]) -> np.ndarray:
+def _middle_shares(segments: _Segments, special: Mapping[str, int]) -> np.ndarray:
     """float64[PSM segments]: tokens of the middle over tokens of prefix, middle and suffix.
 
     SPM is left out: there prefix and middle are one run of tokens.
     """
-    marks = [np.flatnonzero(tokens == special[name]) for name in ("fim_middle", "fim_end")]
+    marks = [np.flatnonzero(segments.tokens == special[name]) for name in ("fim_middle", "fim_end")]
     transformed = segments.fim != NONE
     if any(len(mark) != transformed.sum() for mark in marks):
         raise DataError(
@@ -164,105 +155,3 @@ class _Picks:
         """Their numbers and the sequences themselves, none twice."""
         rows = {best[1]: best[2] for best in self._best if best is not None}
         return list(rows), list(rows.values())
-
-
-# --- sequences to read
-
-
-@dataclass(frozen=True)
-class Run:
-    """Tokens of one role: `special` (text is the token's name), `text`, `prefix`, `suffix`, `middle`, `joined`
-    (SPM's prefix and middle), `left_out` (text says how much)."""
-
-    role: str
-    text: str
-
-
-@dataclass(frozen=True)
-class ShownSegment:
-    """One segment with its runs."""
-
-    id: str
-    part: int
-    epoch: int
-    fim: str
-    tokens: int
-    runs: list[Run]
-
-
-@dataclass(frozen=True)
-class ShownSequence:
-    """One sequence: its number over all shards, its first segments, how many more there are, its padding."""
-
-    number: int
-    segments: list[ShownSegment]
-    more_segments: int
-    padding: int
-
-
-_NAMES = {
-    "bos": "<s>",
-    "eos": "</s>",
-    "fim_prefix": "<PRE>",
-    "fim_suffix": "<SUF>",
-    "fim_middle": "<MID>",
-    "fim_end": "<EOT>",
-}
-_FIM_NAMES = ("none", "PSM", "SPM")
-_ROLES = {"<PRE>": "prefix", "<SUF>": "suffix", "<MID>": "middle"}
-
-
-def shown_sequence(
-    number: int,
-    sequence: pa.RecordBatch,
-    tokenizer: TokenizerModel,
-    most_segments: int = 5,
-    characters: int = 1500,
-) -> ShownSequence:
-    """Decode one sequence (a batch of one row) for reading: at most about `characters` of its text."""
-    tokens, segments = _tokens(sequence), _segments(sequence)
-    ids = sequence.column("segment_ids").flatten().to_pylist()
-    shown = min(len(ids), most_segments)
-    views = []
-    for i in range(shown):
-        start, length = int(segments.start[i]), int(segments.length[i])
-        part, fim = int(segments.part[i]), int(segments.fim[i])
-        runs = _runs(tokens[start : start + length], part, fim, tokenizer, characters // shown)
-        views.append(ShownSegment(ids[i], part, int(segments.epoch[i]), _FIM_NAMES[fim], length, runs))
-    return ShownSequence(number, views, len(ids) - shown, len(tokens) - int(segments.length.sum()))
-
-
-def _runs(tokens: np.ndarray, part: int, fim: int, tokenizer: TokenizerModel, characters: int) -> list[Run]:
-    """One segment as runs of tokens, each decoded and cut to its share of `characters`."""
-    names = {tokenizer.special_tokens[key]: name for key, name in _NAMES.items()}
-    marks = np.flatnonzero(np.isin(tokens, list(names))).tolist()
-    starts, ends = [0, *(mark + 1 for mark in marks)], [*marks, len(tokens)]
-    marked = [None, *(names[int(tokens[mark])] for mark in marks)]
-    roles = ["joined" if name == "<MID>" and fim == SPM else _ROLES.get(name or "", "text") for name in marked]
-    # SentencePiece's implicit space stands where a document begins: not before a suffix, middle or later part.
-    spaces = np.array([role in ("prefix", "joined") or (role == "text" and part < 2) for role in roles])
-    pieces = pa.array(
-        [tokens[a:b] for a, b in zip(starts, ends, strict=True)],
-        pa.large_list(pa.from_numpy_dtype(tokens.dtype)),
-    )
-    texts = tokenizer.decode(pieces, spaces).to_pylist()
-    limit = max(60, characters // max(1, sum(map(bool, texts))))
-    runs: list[Run] = []
-    for name, role, text in zip(marked, roles, texts, strict=True):
-        if name:
-            runs.append(Run("special", name))
-        if text:
-            runs += _abridged(role, text.decode("utf-8", "replace"), limit)
-    return runs
-
-
-def _abridged(role: str, text: str, limit: int) -> list[Run]:
-    """Both ends of a long text, and between them how many characters are left out."""
-    if len(text) <= limit + 40:
-        return [Run(role, text)]
-    head, tail = limit * 2 // 3, limit // 3
-    return [
-        Run(role, text[:head]),
-        Run("left_out", f"{len(text) - head - tail:,} characters"),
-        Run(role, text[-tail:]),
-    ]
