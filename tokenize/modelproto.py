@@ -97,6 +97,8 @@ def parse(model: bytes) -> ModelProto:
         nested = {n: _merged([v for number, v, _, _ in top if number == n]) for n in (_TRAINER, _NORMALIZER)}
         fields = [(_merged([v]), start, end) for number, v, start, end in top if number == _PIECES]
         pieces = [piece[1].decode() for piece, _, _ in fields]
+        if not pieces:
+            raise ValueError("it has no pieces")
     except (IndexError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise DataError(
             f"the tokenizer model of {len(model)} bytes is no SentencePiece model ({fault}); "

@@ -1,0 +1,36 @@
+"""SentencePiece models made for a test, with settings that codemill itself never trains with."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import sentencepiece
+
+LINES = ["def area(width, height):", "    return width * height", "class Box:", "        pass", "x = [1, 2, 3]"] * 50
+
+
+def trained(**settings: Any) -> bytes:
+    """A model of 300 pieces on a few lines of code: lossless BPE, but for what `settings` change."""
+    written = io.BytesIO()
+    lossless = {
+        "model_type": "bpe",
+        "vocab_size": 300,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "allow_whitespace_only_pieces": True,
+        "hard_vocab_limit": False,
+        "minloglevel": 2,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=written, **{**lossless, **settings}
+    )
+    return written.getvalue()
+
+
+def with_more_pieces(model: bytes, count: int) -> bytes:
+    """The model with `count` further pieces that no text holds (sentencepiece_model.proto: field 1 of the model is a
+    piece, field 1 of a piece its text)."""
+    names = [f"\ue000{i:06}".encode() for i in range(count)]
+    return model + b"".join(bytes([0x0A, len(name) + 2, 0x0A, len(name)]) + name for name in names)
