@@ -9,6 +9,7 @@ holds one partition and nothing else.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -36,7 +37,7 @@ def unchain(collection: Collection) -> tuple[Rows | Exchanged, list[MapFunction]
 def run_chain(batches: Iterable[pa.RecordBatch], functions: list[MapFunction]) -> Iterator[pa.RecordBatch]:
     """The batches, put through each function in turn, one at a time."""
     for function in functions:
-        batches = (out for batch in batches for out in function(batch))
+        batches = itertools.chain.from_iterable(map(function, batches))
     return iter(batches)
 
 

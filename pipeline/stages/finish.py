@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from codemill.buffers import text_buffers
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, schema_of, sorted_dropped
 from codemill.pipeline.engines.base import Mapped
 from codemill.pipeline.stages.frame import (
@@ -162,9 +163,10 @@ def _inputs(rows: pa.Table) -> Iterator[pa.RecordBatch]:
         here = rows.filter(pc.equal(rows.column("source"), source))
         here = here.take(pc.sort_indices(here, sort_keys=[(key, "ascending") for key in keys]))
         texts = [pc.fill_null(here.column(key).cast(pa.large_string()), "-") for key in keys]
-        lines = pc.binary_join_element_wise(*texts, "\0").combine_chunks()
-        joined = pc.binary_join(pa.LargeListArray.from_arrays([0, len(lines)], lines), "\n")[0].as_buffer()
-        digest = hashlib.sha256(joined).hexdigest()
+        lines = pc.binary_join_element_wise(
+            *texts, pa.scalar("", pa.large_string()), pa.scalar("\0", pa.large_string())
+        ).combine_chunks()
+        digest = hashlib.sha256(memoryview(text_buffers(lines).data)).hexdigest()
         found.append((source, len(here), pc.sum(here.column("size_bytes")).as_py() or 0, digest))
     columns = [pa.array([row[i] for row in found], field.type) for i, field in enumerate(INPUTS)]
     yield pa.RecordBatch.from_arrays(columns, schema=INPUTS)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from codemill.tokenize.packing import BOS_EOS, pack, renderings_schema, sequence_schema
 
 from codemill.hashing import draws, id_words
 from codemill.pipeline.config import Sequence
@@ -33,6 +32,7 @@ from codemill.pipeline.stages.frame import (
 )
 from codemill.tokenize.fim import encode_fim, fim_plan
 from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.packing import BOS_EOS, pack, renderings_schema, sequence_schema
 
 VERSION = 1
 WINDOW_TOKENS = 1 << 23  # tokens that are packed together: what bounds a worker's memory
