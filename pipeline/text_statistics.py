@@ -130,7 +130,7 @@ def _count_classes(text):
 
 @nb.njit(cache=True, nogil=True)
 def _next_run(text, start, shortest, classes, flag):
-    """(start, end) of the first maximal run of at least `shortest` bytes of a class from start on, or (size, size).
+    """(start, end) of the first maximal run of `shortest` or more bytes of a class from start, or (size, size).
 
     It looks at the last byte of a possible run first, so that most bytes are never read.
     """

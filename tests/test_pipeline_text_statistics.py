@@ -30,10 +30,8 @@ TEXTS = st.binary() | st.lists(RUNS, max_size=12).map(b"".join)
 @given(st.lists(TEXTS, max_size=4))
 @example([b"", b"\r", b"\r\r\n", b"a\r", b"a\r\nb"])
 @example([b"A" * 63, b"A" * 64, b"-" + b"A" * 65, b"-" * 63 + b"A" * 64])
-@example(
-    [b"41 " * 7, b"41 " * 8, b"41 " * 8 + b"x", b"x" + b"41 " * 8, b"_41 " * 9, b"\\x41" * 8, b"0x4" * 30]
-)
-@settings(deadline=None, max_examples=500)
+@example([b"41 " * 7, b"41 " * 8, b"41 " * 8 + b"x", b"x" + b"41 " * 8, b"_41 " * 9, b"\\x41" * 8, b"0x4" * 30])
+@settings(deadline=None, max_examples=200)
 def test_statistics_equal_their_slow_twins(texts: list[bytes]) -> None:
     assert measured(*texts) == [statistics_of(text) for text in texts]
 
