@@ -1,0 +1,115 @@
+"""Redaction: secrets and personal data in the texts of documents are replaced by fixed placeholders.
+
+Flows in: a batch of documents. Flows out: the same documents in the same order, `text` alone changed, and a
+batch of redactions (id, kind, count). Guarantees: a pure function of the batch; no byte outside a replaced
+span changes; the text stays valid UTF-8 with its lines as they were (but for the body of a private key, whose
+lines become one placeholder); redacting twice is redacting once. Placeholders are those of StarCoder (arXiv
+2305.06161, section 3.4).
+
+`redact_scan` finds candidates, `redact_confirm` judges them; here the texts are put together anew.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codemill.buffers import TextBuffers, text_buffers
+from codemill.pipeline import config
+from codemill.pipeline import redact_scan as scan
+from codemill.pipeline.documents import REDACTIONS
+from codemill.pipeline.redact_confirm import KINDS, confirm
+
+PLACEHOLDERS = tuple(f"<{kind.upper()}>".encode() for kind in KINDS)
+
+# Languages whose files are settings: a value stands there without quotes.
+_SETTINGS_LANGUAGES = (
+    "dockerfile",
+    "dotenv",
+    "ini",
+    "java properties",
+    "npm config",
+    "shell",
+    "toml",
+    "yaml",
+)
+# What one replacement uncovers (an address behind a password that looked like a version's name), the next
+# round finds. Real code needs two rounds, the second to see that nothing is left; the bound keeps crafted
+# chains linear.
+_MAX_ROUNDS = 8
+
+
+def redact(documents: pa.RecordBatch, settings: config.Redact) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """(documents with placeholders in `text`, redactions: one row for each document and kind that was found).
+
+    documents: columns as `codemill.pipeline.documents.DOCUMENTS`. The batch itself is returned where nothing
+    was found. Raises ValueError where a text is null.
+    """
+    column = documents.column("text")
+    unquoted = pc.is_in(documents.column("language"), pa.array(_SETTINGS_LANGUAGES)).to_numpy(zero_copy_only=False)
+    counts = np.zeros((len(documents), len(KINDS)), np.int32)
+    rows = np.arange(len(documents))
+    for _ in range(_MAX_ROUNDS):
+        texts = text_buffers(column)
+        candidates = scan.scan(texts.offsets, texts.data, rows, unquoted)
+        wanted = np.isin(candidates[:, scan.RULE], _rules(settings))
+        spans = confirm(texts.offsets, texts.data, candidates[wanted])
+        if not len(spans):
+            break
+        column = _replace(texts, spans, column.type)
+        np.add.at(counts, (spans[:, 0], spans[:, 3]), 1)
+        rows = np.unique(spans[:, 0])
+    if counts.any():
+        place = documents.schema.get_field_index("text")
+        documents = documents.set_column(place, documents.schema.field(place), column)
+    return documents, _redactions(documents, counts)
+
+
+def _rules(settings: config.Redact) -> list[int]:
+    """The rules of the scan that the config asks for."""
+    rules = [scan.EMAIL] if settings.emails else []
+    rules += [scan.IPV4, scan.IPV6] if settings.ip_addresses else []
+    return rules + ([scan.CREDENTIALS, scan.TOKEN, scan.ASSIGNMENT, scan.PRIVATE_KEY] if settings.secrets else [])
+
+
+def _redactions(documents: pa.RecordBatch, counts: np.ndarray) -> pa.RecordBatch:
+    """Rows of REDACTIONS for counts: int32[documents, kinds]."""
+    rows, kinds = np.nonzero(counts)
+    columns = [
+        documents.column("id").take(pa.array(rows)),
+        pa.array(KINDS, pa.string()).take(pa.array(kinds)),
+        pa.array(counts[rows, kinds], pa.int32()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=REDACTIONS)
+
+
+def _replace(texts: TextBuffers, spans: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """The texts with each span (int64[spans, 4]: row, start, end, kind; in order, disjoint) as its placeholder."""
+    lengths = np.array([len(placeholder) for placeholder in PLACEHOLDERS])
+    ends = np.cumsum(lengths)
+    added = np.zeros(len(texts), np.int64)
+    np.add.at(added, spans[:, 0], lengths[spans[:, 3]] - (spans[:, 2] - spans[:, 1]))
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(texts.lengths + added, out=offsets[1:])
+    data = np.empty(offsets[-1], np.uint8)
+    placeholders = np.frombuffer(b"".join(PLACEHOLDERS), np.uint8)
+    _copy(texts.data, texts.offsets[0], texts.offsets[-1], spans, placeholders, ends - lengths, ends, data)
+    built = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(data))
+    return built.cast(kind)
+
+
+@nb.njit(cache=True, nogil=True)
+def _copy(source, begin, end, spans, placeholders, firsts, lasts, target):
+    """Copy source[begin:end] into target, each span as placeholders[firsts[kind]:lasts[kind]]."""
+    written = 0
+    for k in range(len(spans)):
+        start, kind = spans[k, 1], spans[k, 3]
+        target[written : written + start - begin] = source[begin:start]
+        written += start - begin
+        length = lasts[kind] - firsts[kind]
+        target[written : written + length] = placeholders[firsts[kind] : lasts[kind]]
+        written += length
+        begin = spans[k, 2]
+    target[written : written + end - begin] = source[begin:end]
