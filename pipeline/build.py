@@ -1,6 +1,7 @@
 """`codemill build`: the stages in their order, then the report, and the manifest last.
 
-Flows in: a config. Flows out: OUT, as DESIGN's "Output of a build" has it. A killed build leaves a folder without a manifest,
+Flows in: a config. Flows out: OUT, as DESIGN's "Output of a build" has it. A killed build leaves a folder
+without a manifest,
 and the next one goes on from the tasks that were finished.
 """
 

@@ -31,8 +31,8 @@ def explain(out: Path, path_or_id: str) -> list[dict[str, Any]]:
         found = _find(dataset, pc.ends_with(pc.field("path"), "/" + path_or_id.lstrip("/")))
     if not found:
         raise DataError(
-            f"{path_or_id}: no file that came in has this id or path; give 32 hex digits, or a path as the dataset has it "
-            "(hidden and ignored files never come in)"
+            f"{path_or_id}: no file that came in has this id or path; give 32 hex digits, or a path as the dataset "
+            "has it (hidden and ignored files never come in)"
         )
     return found
 
@@ -78,15 +78,14 @@ def _told(row: dict[str, Any]) -> str:
     where = f"{row['source']}:{row['repo'] or ''}/{row['path']}"
     lines = [
         f"{where}",
-        f"  id {row['id'] or '(no text to hash)'}, {row['language'] or 'unknown language'}, {row['size_bytes'] or 0:,} bytes",
+        f"  id {row['id'] or '(no text to hash)'}, {row['language'] or 'unknown language'}, "
+        f"{row['size_bytes'] or 0:,} bytes",
     ]
     if row["outcome"] == "kept":
         lines.append("  kept")
         lines += [f"  in shard {p['shard']}, sequence {p['sequence']}" for p in row["places"]]
         return "\n".join(lines)
-    lines.append(
-        f"  dropped by {row['stage']}: {row['reason']}" + (f" ({row['detail']})" if row["detail"] else "")
-    )
+    lines.append(f"  dropped by {row['stage']}: {row['reason']}" + (f" ({row['detail']})" if row["detail"] else ""))
     if row["survivor_id"]:
         lines.append(f"  survivor {row['survivor_id']}, similarity {row['similarity']:.4f}")
     return "\n".join(lines)

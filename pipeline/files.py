@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and what is on record about them.
 
-A file is written under a temporary name beside its final one, flushed to the disk, and renamed. A `Receipt` holds its
+A file is written under a temporary name beside its final one, flushed to the disk, and renamed. A `Receipt`
+holds its
 rows, bytes and sha256, counted while it was written, so that nothing is read twice.
 """
 
@@ -156,7 +157,8 @@ def clear_folder(folder: Path) -> None:
 
 
 class TableWriter:
-    """Writes record batches of one kind to one file: `lz4` or `plain` Arrow IPC, `shard` (plain, aligned), or `parquet`."""
+    """Writes record batches of one kind to one file: `lz4` or `plain` Arrow IPC, `shard` (plain, aligned), or
+    `parquet`."""
 
     def __init__(self, file: HashingFile, schema: pa.Schema, file_format: str) -> None:
         self.rows = 0
@@ -207,7 +209,8 @@ class TableWriter:
 
 
 def _aligning_pads(schema: pa.Schema) -> dict[int, dict[str, str]]:
-    """Where in the file (modulo 64) a batch begins -> the metadata that puts its first column's values on a multiple of 64.
+    """Where in the file (modulo 64) a batch begins -> the metadata that puts its first column's values on a
+    multiple of 64.
 
     pyarrow aligns to 8 bytes only. The size of a batch's header is a function of the schema and of the metadata's
     length, so it is measured once, on a batch of one row whose first column is a fixed-size list.

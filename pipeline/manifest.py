@@ -1,4 +1,5 @@
-"""The manifest: what describes a dataset, made from the records of the stages, written last, protected by its own checksum."""
+"""The manifest: what describes a dataset, made from the records of the stages, written last, protected by its
+own checksum."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(out: Path) -> dict[str, Any]:
-    """OUT/manifest.json, its checksum checked. Raises DataError where OUT is no dataset, or the manifest is damaged."""
+    """OUT/manifest.json, its checksum checked. Raises DataError where OUT is no dataset, or the manifest is
+    damaged."""
     if not out.is_dir():
         raise DataError(f"{out}: there is no such folder; give the output folder of a build")
     if not (out / NAME).exists():
@@ -48,19 +50,15 @@ def read_manifest(out: Path) -> dict[str, Any]:
         raise DataError(f"{out / NAME}: is not the manifest of a {FORMAT}; give the output folder of a build")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
-            f"{out / NAME}: has format version {manifest.get('format_version')!r}, this codemill reads {FORMAT_VERSION}; "
-            "build again, or use the codemill that made it"
+            f"{out / NAME}: has format version {manifest.get('format_version')!r}, this codemill reads "
+            f"{FORMAT_VERSION}; build again, or use the codemill that made it"
         )
     if seal(manifest)["checksum"] != manifest.get("checksum"):
-        raise DataError(
-            f"{out / NAME}: does not match its own checksum: it was changed or damaged; build again"
-        )
+        raise DataError(f"{out / NAME}: does not match its own checksum: it was changed or damaged; build again")
     return manifest
 
 
-def make_manifest(
-    context: Context, records: dict[str, Record], model: TokenizerModel | None
-) -> dict[str, Any]:
+def make_manifest(context: Context, records: dict[str, Record], model: TokenizerModel | None) -> dict[str, Any]:
     """The manifest of a finished build, but for the report's checksum."""
     config = context.config
     counted, parts = context.folder("count"), len(records["ingest"].rows("documents"))
@@ -200,10 +198,7 @@ def _tokenized(context: Context, records: dict[str, Record], model: TokenizerMod
         "packing": {
             "sequence_length": length,
             "packing": context.config.sequence.packing,
-            **{
-                name: sum(shard[name] for shard in shards)
-                for name in ("sequences", "tokens", "padding_tokens")
-            },
+            **{name: sum(shard[name] for shard in shards) for name in ("sequences", "tokens", "padding_tokens")},
             **_segment_counts([context.out / str(shard["file"]) for shard in shards]),
         },
         "shards": shards,

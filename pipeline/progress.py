@@ -1,4 +1,5 @@
-"""Long work shows itself: a bar with rate and remaining time on a terminal, plain lines elsewhere (both on stderr)."""
+"""Long work shows itself: a bar with rate and remaining time on a terminal, plain lines elsewhere (both on
+stderr)."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def train(files: Sequence[Path], output: Path, vocabulary_size: int, character_c
 def check(model_path: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Encode every text, compare with SentencePiece's own ids, decode, compare with the text.
 
-    `not_given_back` does not count what differs only in literal U+2581 characters: no SentencePiece model gives them back.
+    `not_given_back` does not count what differs only in literal U+2581 characters: no SentencePiece model
+    gives them back.
     """
     model = TokenizerModel.load(model_path)
     reference = sentencepiece.SentencePieceProcessor(model_proto=model.model_bytes)

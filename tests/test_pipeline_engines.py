@@ -39,7 +39,9 @@ class Count:
             self.kill.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         values = np.arange(task * ROWS, (task + 1) * ROWS)
-        yield pa.RecordBatch.from_arrays([pa.array((values % KEYS).astype(np.uint64)), pa.array(values)], schema=NUMBERS)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array((values % KEYS).astype(np.uint64)), pa.array(values)], schema=NUMBERS
+        )
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def plan(count: Count) -> Collection:
 
 def run(folder: Path, workers: int, count: Count | None = None, fingerprint: str = "one") -> dict[str, str]:
     """Run the plan; file -> sha256 of what it wrote."""
-    sink = Sink(folder=folder, state=folder / "state", fingerprint=fingerprint, kinds={"sums": SUMS}, sums=("total",))
+    sink = Sink(
+        folder=folder, state=folder / "state", fingerprint=fingerprint, kinds={"sums": SUMS}, sums=("total",)
+    )
     with LocalEngine(workers, Reporter(quiet=True)) as engine:
         receipts = engine.write(plan(count or Count()), sink, "test")
     for part in receipts:
