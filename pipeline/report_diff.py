@@ -18,7 +18,7 @@ CONTEXT_LINES = 2
 
 @dataclass(frozen=True)
 class Side:
-    """One line of one text; `changed` is the part of it that the other side has differently."""
+    """One line of one text; `changed` is the part that the other side's version of the line has differently."""
 
     number: int
     before: str
@@ -76,11 +76,10 @@ def _row(tag: str, lefts: list[str], k: int | None, rights: list[str], m: int | 
     """The row of line `k` on the left and line `m` on the right; None: there is none on that side."""
     left = "" if k is None else _cut(lefts[k])
     right = "" if m is None else _cut(rights[m])
-    if tag == "equal":
-        head, tail = len(left), 0
-    else:
-        head = _common(left, right)
-        tail = _common(left[head:][::-1], right[head:][::-1])
+    head = _common(left, right)
+    tail = _common(left[head:][::-1], right[head:][::-1])
+    if 2 * (head + tail) < max(len(left), len(right)):  # two lines rather than one that was changed
+        head, tail = LINE_CHARACTERS, 0
     return Row(
         "equal" if tag == "equal" else "changed",
         None if k is None else _side(k, left, head, tail),
@@ -90,7 +89,7 @@ def _row(tag: str, lefts: list[str], k: int | None, rights: list[str], m: int | 
 
 def _side(line: int, text: str, head: int, tail: int) -> Side:
     end = len(text) - tail
-    return Side(line + 1, text[:head], text[head:end], text[end:])
+    return Side(line + 1, text[:head], text[head:end], text[max(head, end) :])
 
 
 def _common(left: str, right: str) -> int:

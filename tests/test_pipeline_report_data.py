@@ -254,7 +254,7 @@ def test_diff_shows_every_line_that_differs_and_hides_only_equal_ones(lefts: lis
                 got.append(side.before + side.changed + side.after)
         if row.kind == "equal":
             assert rebuilt[0][-1] == rebuilt[1][-1] and not row.left.changed
-        elif row.left and row.right:
+        elif row.left and row.right and (row.left.changed or row.right.changed):
             assert (row.left.before, row.left.after) == (row.right.before, row.right.after)
     assert list(rebuilt) == sources
     assert diff.changed == (sources[0] != sources[1])
@@ -328,3 +328,12 @@ def test_plots_are_xml_in_the_pages_own_colours_and_font() -> None:
             assert "var(--" in svg and "<text" in svg and "DejaVu" not in svg
             assert not [c for c in ("#010101", "#020202", "#030303", "#040404", "#050505") if c in svg]
             assert "http" not in svg.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_diff_marks_what_changed_inside_a_line_but_not_two_unlike_lines() -> None:
+    row = side_by_side("return value + 1", "return other + 1").rows[0]
+    assert (row.left.before, row.left.changed, row.left.after) == ("return ", "value", " + 1")
+    assert row.right.changed == "other"
+    unlike = side_by_side("import os", "x = [1, 2, 3]").rows[0]
+    assert (unlike.kind, unlike.left.changed, unlike.right.changed) == ("changed", "", "")
+    assert (unlike.left.before, unlike.right.before) == ("import os", "x = [1, 2, 3]")
