@@ -209,7 +209,7 @@ def test_a_prompt_is_the_beginning_of_what_was_trained_on(model, kind):
 
 
 def test_a_prompt_of_no_kind_is_refused(model):
-    with pytest.raises(ValueError, match="PSM .* or SPM"):
+    with pytest.raises(ValueError, match=r"PSM .* or SPM"):
         fim_prompt(model, "a", "b", NONE)
 
 

@@ -31,7 +31,26 @@ LOOKALIKES = [
     "<tool>",
     "a<s>b</s>c",
 ]
-FRAGMENTS = [*LOOKALIKES, " ", "  ", "\u2581", "\n", "\t", "\0", "\r\n", "a", "the", "def", "12", "é", "→", "▖", "😀", "☺", "():"]
+FRAGMENTS = [
+    *LOOKALIKES,
+    " ",
+    "  ",
+    "\u2581",
+    "\n",
+    "\t",
+    "\0",
+    "\r\n",
+    "a",
+    "the",
+    "def",
+    "12",
+    "é",
+    "→",
+    "▖",
+    "😀",
+    "☺",
+    "():",
+]
 
 
 def as_texts(texts: list[str]) -> pa.Array:

@@ -91,7 +91,7 @@ def _explain(fault: str, vocabulary_size: int) -> str:
     if low := _TOO_LOW.search(fault):
         return (
             f"a vocabulary of {vocabulary_size} pieces is less than the sample's characters and bytes need: {low[1]}; "
-            f"set `vocabulary_size` above {low[1]}, or lower `character_coverage`"
+            f"set `vocabulary_size` to {low[1]} or more, or lower `character_coverage`"
         )
     return (
         f"SentencePiece could not train {vocabulary_size} pieces on the sample ({fault}); "
