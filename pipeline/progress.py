@@ -24,7 +24,7 @@ class Reporter:
         self._console.print(line, markup=False, soft_wrap=True)
 
     def step(self, label: str, total_bytes: int, tasks: int) -> Step:
-        """A step of known size, to be used as a context."""
+        """A step of known size (in bytes; 0 = only its tasks are known), to be used as a context."""
         return Step(self, label, total_bytes, tasks)
 
 
@@ -32,7 +32,9 @@ class Step:
     """One step of the work: `advance` it by the bytes of what is done."""
 
     def __init__(self, reporter: Reporter, label: str, total_bytes: int, tasks: int) -> None:
-        self._reporter, self._label, self._total, self._tasks = reporter, label, max(total_bytes, 1), tasks
+        self._reporter, self._label, self._tasks = reporter, label, tasks
+        self._sized = total_bytes > 0
+        self._total = total_bytes or tasks  # bytes, or tasks
         self._done = self._finished = 0
         self._begin = self._said = time.monotonic()
         self._bar: Progress | None = None
@@ -51,7 +53,7 @@ class Step:
 
     def advance(self, size_bytes: int) -> None:
         """One task of so many bytes is done."""
-        self._done += size_bytes
+        self._done += size_bytes if self._sized else 1
         self._finished += 1
         now = time.monotonic()
         if self._bar is not None and self._bar_task is not None:
@@ -63,7 +65,8 @@ class Step:
             self._reporter.say(f"{self._label}: {share:.0f}%, {self._rate(now)}, about {left:.0f} s left")
 
     def _rate(self, now: float) -> str:
-        return f"{self._done / 1e6 / max(now - self._begin, 1e-3):.1f} MB/s"
+        rate = self._done / max(now - self._begin, 1e-3)
+        return f"{rate / 1e6:.1f} MB/s" if self._sized else f"{rate:.1f} tasks/s"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -72,6 +75,5 @@ class Step:
             self._bar.stop()
         if kind is None and self._finished:
             now = time.monotonic()
-            self._reporter.say(
-                f"{self._label}: {self._done / 1e6:,.1f} MB in {now - self._begin:.1f} s, {self._rate(now)}"
-            )
+            done = f"{self._done / 1e6:,.1f} MB" if self._sized else f"{self._done} tasks"
+            self._reporter.say(f"{self._label}: {done} in {now - self._begin:.1f} s, {self._rate(now)}")

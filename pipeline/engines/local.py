@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from codemill.errors import RunError
-from codemill.pipeline.engines.base import Collection, Exchanged, Rows, Sink
+from codemill.pipeline.engines.base import Collection, Exchanged, MapFunction, Rows, Sink
 from codemill.pipeline.engines.tasks import (
     finished_part,
     read_partition,
@@ -67,39 +67,38 @@ class LocalEngine:
         with readable_os_errors(sink.state):
             _claim(sink)
         start, functions = unchain(collection)
+        count = start.partitions if isinstance(start, Exchanged) else len(start.table)
+        pending = [index for index in range(count) if finished_part(sink, index) is None]
         if isinstance(start, Exchanged):
-            count = start.partitions
-            pending = [i for i in range(count) if finished_part(sink, i) is None]
-            spill = sink.state / "spill"
-            tasks = self._spill(start, spill, label) if pending else 0
-            parts = [
-                Task(f"partition {i}", _exchange_part, (start, functions, spill, tasks, sink, i), 1) for i in pending
-            ]
+            tasks = self._exchange(start, functions, sink, pending, label)
         else:
-            count = len(start.table)
-            sizes = _sizes(start)
-            pending = [i for i in range(count) if finished_part(sink, i) is None]
-            parts = [
-                Task(f"part {i}", _map_part, (_row(start, i), functions, sink, i, count), sizes[i]) for i in pending
+            tasks = [
+                Task(f"part {i}", _map_part, (_row(start, i), functions, sink, i, count), _sizes(start)[i])
+                for i in pending
             ]
-        self._run(parts, label)
+        self._run(tasks, label)
         clear_folder(sink.state / "spill")
         receipts = [finished_part(sink, index) for index in range(count)]
         return [part for part in receipts if part is not None]
 
-    def _spill(self, exchanged: Exchanged, folder: Path, label: str) -> int:
-        """Run what stands before an exchange, unless an earlier run did; returns how many tasks left a spill."""
-        start, functions = unchain(exchanged.upstream)
+    def _exchange(
+        self, exchanged: Exchanged, functions: list[MapFunction], sink: Sink, pending: list[int], label: str
+    ) -> list[Task]:
+        """Run what stands before an exchange, unless an earlier run did; the tasks for its pending partitions."""
+        start, before = unchain(exchanged.upstream)
         if isinstance(start, Exchanged):
             raise TypeError("an exchange is followed by a write before the next exchange begins")
-        sizes = _sizes(start)
-        tasks = [
-            Task(f"task {i}", _spill_part, (_row(start, i), functions, exchanged, folder, i), sizes[i])
-            for i in range(len(start.table))
-            if not spill_path(folder, i).exists()
+        if not pending:
+            return []
+        spill, sizes = sink.state / "spill", _sizes(start)
+        todo = [i for i in range(len(sizes)) if not spill_path(spill, i).exists()]
+        spills = [Task(f"task {i}", _spill_part, (_row(start, i), before, exchanged, spill, i), sizes[i]) for i in todo]
+        self._run(spills, f"{label} (out)")
+        each = sum(sizes) // exchanged.partitions
+        return [
+            Task(f"partition {i}", _exchange_part, (exchanged, functions, spill, len(sizes), sink, i), each)
+            for i in pending
         ]
-        self._run(tasks, label)
-        return len(start.table)
 
     def _run(self, tasks: list[Task], label: str) -> None:
         """Run the tasks, replacing workers that are killed."""
@@ -192,19 +191,21 @@ def _row(rows: Rows, index: int) -> pa.RecordBatch:
 
 def _sizes(rows: Rows) -> list[int]:
     has_sizes = "size_bytes" in rows.table.column_names
-    return rows.table.column("size_bytes").to_pylist() if has_sizes else [1] * len(rows.table)
+    return rows.table.column("size_bytes").to_pylist() if has_sizes else [0] * len(rows.table)
 
 
-def _map_part(row: pa.RecordBatch, functions: list[Any], sink: Sink, index: int, count: int) -> None:
+def _map_part(row: pa.RecordBatch, functions: list[MapFunction], sink: Sink, index: int, count: int) -> None:
     write_part(run_chain([row], functions), sink, index, count)
 
 
-def _spill_part(row: pa.RecordBatch, functions: list[Any], exchanged: Exchanged, folder: Path, task: int) -> None:
+def _spill_part(
+    row: pa.RecordBatch, functions: list[MapFunction], exchanged: Exchanged, folder: Path, task: int
+) -> None:
     write_spill(run_chain([row], functions), exchanged, folder, task)
 
 
 def _exchange_part(
-    exchanged: Exchanged, functions: list[Any], spill: Path, tasks: int, sink: Sink, partition: int
+    exchanged: Exchanged, functions: list[MapFunction], spill: Path, tasks: int, sink: Sink, partition: int
 ) -> None:
     tables = read_partition(exchanged, spill, tasks, partition)
     write_part(run_chain(exchanged.function(partition, tables), functions), sink, partition, exchanged.partitions)

@@ -40,6 +40,7 @@ from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, tex
 
 VERSION = 1
 PARTITION_BYTES = 64 << 20  # text in a partition: what a worker holds at a time
+_EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
 KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS}
 
 
@@ -71,8 +72,11 @@ def run_ingest(context: Context) -> Record:
 
 
 def partition_count(size_bytes: int) -> int:
-    """How many partitions so much text is cut into: a function of the inputs, never of the machine."""
-    return max(1, -(-size_bytes // PARTITION_BYTES))
+    """How many partitions so much text is cut into: a function of the inputs, never of the machine.
+
+    Small corpora get more partitions than memory asks for, so that workers are kept busy and progress is seen.
+    """
+    return max(1, -(-size_bytes // PARTITION_BYTES), min(_EASY_PARTITIONS, size_bytes // _EASY_PARTITION_BYTES))
 
 
 def _list(config: BuildConfig) -> tuple[list[Split], pa.Table]:

@@ -46,11 +46,13 @@ class Units(NamedTuple):
     unit: int64[n], the unit of each document, -1 for those that are alone in their component.
     count: how many units there are.
     giants: for each cut component, the units of its pieces in survivor order; longest first.
+    part_bytes: text of each part that has a unit.
     """
 
     unit: np.ndarray
     count: int
     giants: list[list[int]]
+    part_bytes: list[int]
 
 
 def resolve_units(
@@ -67,7 +69,7 @@ def resolve_units(
     if near is None or not units.count:
         return []
     permutations = near.permutations
-    rows = part_rows([int(size) for size in np.diff(starts) * _ROW_BYTES]).table
+    rows = part_rows(units.part_bytes).table
     by_part = pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(units.unit))
     gathered = Mapped(Rows(rows.append_column("units", by_part)), Gather(survivors, work.folder, starts, permutations))
     first_piece = min((pieces[0] for pieces in units.giants), default=units.count)
@@ -117,7 +119,8 @@ def _plan(config: BuildConfig, survivors: Survivors, starts: np.ndarray, labels:
         unit[numbers] = count + piece
         giants.append(list(range(count, count + int(piece[-1]) + 1)))
         count += int(piece[-1]) + 1
-    return Units(unit, count, sorted(giants, key=len, reverse=True))
+    due = np.concatenate([[0], np.cumsum(np.where(unit >= 0, sizes, 0))]).astype(np.int64)
+    return Units(unit, count, sorted(giants, key=len, reverse=True), np.diff(due[starts]).tolist())
 
 
 def _column(ingest: Path, part: int, name: str) -> np.ndarray:
