@@ -1,0 +1,175 @@
+"""Repositories at a revision, out of loose and packed objects, without a checkout."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zlib
+from pathlib import Path
+
+import pytest
+from dulwich.objects import Blob, Commit, Tree
+from dulwich.repo import Repo
+from oracles.sources import git, read_all, reasons_by_path, texts_by_path, write
+
+from codemill.errors import ConfigError
+from codemill.pipeline.config import Source
+from codemill.pipeline.sources import git as git_source
+from codemill.pipeline.sources.git_sizes import ObjectSizes
+from codemill.pipeline.sources.splits import list_splits
+
+
+def source(path: Path, **keys: object) -> Source:
+    return Source(name="s", kind="git", path=str(path), **keys)
+
+
+def commit(repo: Repo, tree: Tree | None, tree_id: bytes | None = None) -> bytes:
+    """A commit on HEAD with the given tree."""
+    made = Commit()
+    made.tree = tree_id or tree.id
+    made.author = made.committer = b"a <a@example.org>"
+    made.author_time = made.commit_time = made.author_timezone = made.commit_timezone = 0
+    made.message = b"m"
+    repo.object_store.add_object(made)
+    repo.refs[b"refs/heads/master"] = made.id
+    return made.id
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with two commits: a first, packed with deltas, tagged v1; a second, loose."""
+    if shutil.which("git") is None:
+        pytest.skip("needs the git program to pack objects")
+    root = tmp_path_factory.mktemp("history")
+    files: dict[str, str | bytes] = {f"pkg/m{i}.py": "".join(f"line {j}\n" for j in range(200 + i)) for i in range(30)}
+    more = {"LICENSE.md": "x", "package.json": '{"license": "MIT"}', "bin.dat": b"\0\1", ".hidden/h.py": "h"}
+    write(root, {**files, **more})
+    (root / "link.py").symlink_to("pkg/m0.py")
+    git(root, "init", "-q", "-b", "main")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "first")
+    git(root, "tag", "-a", "v1", "-m", "tag")
+    git(root, "gc", "-q", "--aggressive")
+    write(root, {"pkg/m0.py": "changed\n", "new.py": "new\n"})
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "second")
+    return root
+
+
+def shown_by_git(root: Path, revision: str) -> dict[str, str]:
+    names = [n for n in git(root, "ls-tree", "-r", "--name-only", revision).split("\n") if n]
+    plain = [n for n in names if n not in ("link.py", "bin.dat") and not n.startswith(".")]
+    return {name: git(root, "show", f"{revision}:{name}") for name in plain}
+
+
+@pytest.mark.parametrize("revision", ["HEAD", "v1", "main", "refs/heads/main"])
+def test_documents_are_what_git_shows_at_a_revision(history: Path, revision: str) -> None:
+    documents, dropped = read_all(source(history, revision=revision))
+    assert texts_by_path(documents) == shown_by_git(history, revision)
+    assert reasons_by_path(dropped) == {"bin.dat": "binary"}
+    assert {row["license"] for row in documents} == {"MIT"}
+
+
+def test_a_short_id_names_a_commit_and_a_bare_clone_reads_the_same(history: Path, tmp_path: Path) -> None:
+    short = git(history, "rev-parse", "--short=10", "v1^{commit}").strip()
+    by_id, _ = read_all(source(history, revision=short))
+    assert texts_by_path(by_id) == shown_by_git(history, "v1")
+    git(tmp_path, "clone", "-q", "--bare", str(history), "copy.git")
+    bare, _ = read_all(source(tmp_path / "copy.git"))
+    assert texts_by_path(bare) == shown_by_git(history, "HEAD")
+    assert {row["repo"] for row in bare} == {"copy"}  # a local path as origin is no name
+
+
+def test_sizes_before_expansion_are_those_after_it(history: Path) -> None:
+    with Repo(str(history)) as repo, ObjectSizes(repo.object_store) as sizes:
+        objects = list(repo.object_store)
+        kinds = {type(repo.object_store[sha]).__name__ for sha in objects}
+        assert {"Blob", "Tree", "Commit", "Tag"} <= kinds
+        for sha in objects:
+            size, peak = sizes.of(sha)
+            assert size == len(repo.object_store.get_raw(sha)[1])
+            assert peak >= size
+        places = [sizes._find(sha) for sha in objects]
+        assert any(place and sizes._entry(*place)[2] for place in places), "no delta was tested"
+
+
+def test_files_above_the_bound_are_dropped_unread(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents, dropped = read_all(source(history), max_size_bytes=1500)
+    sizes = {name: len(text) for name, text in shown_by_git(history, "HEAD").items()}
+    assert set(texts_by_path(documents)) == {name for name, size in sizes.items() if size <= 1500}
+    large = {row["path"]: row["size_bytes"] for row in dropped if row["reason"] == "too_large"}
+    assert large == {name: size for name, size in sizes.items() if size > 1500}
+    monkeypatch.setattr(git_source, "_MAX_EXPANDED_BYTES", 2000)
+    _, dropped = read_all(source(history, include=("pkg/m0.py",), revision="v1"))
+    assert set(reasons_by_path(dropped).values()) <= {"archive_bomb"}
+
+
+def test_splits_are_bounded_and_independent_of_packing(history: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", "--no-hardlinks", str(history), "copy")
+    git(tmp_path / "copy", "gc", "-q")
+    parts = [
+        [split.part["files"] for split in list_splits(source(root), target_bytes=4000)[0]]
+        for root in (history, tmp_path / "copy")
+    ]
+    assert parts[0] == parts[1] and len(parts[0]) > 5
+    paths = [path for part in parts[0] for path, _ in part]
+    assert paths == sorted(paths)
+
+
+def test_an_unknown_revision_or_no_repository_is_a_config_error(history: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sources\.s\.revision: .* no commit 'v9'; .*refs/heads/main"):
+        list_splits(source(history, revision="v9"))
+    with pytest.raises(ConfigError, match="no git repository; name the folder"):
+        list_splits(source(tmp_path))
+
+
+def test_a_damaged_object_is_reported_and_the_rest_is_read(tmp_path: Path) -> None:
+    with Repo.init(str(tmp_path)) as repo:
+        tree = Tree()
+        blobs = [Blob.from_string(f"text {i}".encode()) for i in range(4)]
+        for number, blob in enumerate(blobs):
+            repo.object_store.add_object(blob)
+            tree.add(f"f{number}.py".encode(), stat.S_IFREG | 0o644, blob.id)
+        repo.object_store.add_object(tree)
+        commit(repo, tree)
+    objects = tmp_path / ".git" / "objects"
+    for number, damage in ((0, b"garbage"), (1, zlib.compress(b"blob 6\0forged"))):
+        name = blobs[number].id.decode()
+        (objects / name[:2] / name[2:]).chmod(0o600)
+        (objects / name[:2] / name[2:]).write_bytes(damage)
+    documents, dropped = read_all(source(tmp_path))
+    assert texts_by_path(documents) == {"f2.py": "text 2", "f3.py": "text 3"}
+    assert reasons_by_path(dropped) == {"f0.py": "unreadable", "f1.py": "unreadable"}
+
+
+def test_a_repository_of_ten_objects_cannot_name_ten_billion_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_source, "_MAX_FILES", 1000)
+    with Repo.init(str(tmp_path / "bomb"), mkdir=True) as repo:
+        blob = Blob.from_string(b"x = 1")
+        repo.object_store.add_object(blob)
+        mode, below = stat.S_IFREG | 0o644, blob.id
+        for _ in range(10):
+            tree = Tree()
+            for number in range(10):
+                tree.add(str(number).encode(), mode, below)
+            repo.object_store.add_object(tree)
+            mode, below = stat.S_IFDIR, tree.id
+        commit(repo, None, below)
+    documents, dropped = read_all(source(tmp_path / "bomb"))
+    assert len(documents) == 1000
+    assert reasons_by_path(dropped) == {"bomb": "archive_bomb"}
+
+
+def test_names_that_are_no_utf8_and_submodules(tmp_path: Path) -> None:
+    with Repo.init(str(tmp_path)) as repo:
+        tree = Tree()
+        blob = Blob.from_string(b"x = 1")
+        repo.object_store.add_object(blob)
+        tree.add(b"a\xff.py", stat.S_IFREG | 0o644, blob.id)
+        tree.add(b"submodule", 0o160000, b"1" * 40)
+        repo.object_store.add_object(tree)
+        commit(repo, tree)
+    documents, dropped = read_all(source(tmp_path))
+    assert [row["path"] for row in documents] == ["a\ufffdFF.py"] and dropped == []
