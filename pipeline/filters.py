@@ -140,18 +140,18 @@ def _opted_out(batch: _Batch) -> tuple[np.ndarray, _Details]:
 
 
 def _language_not_allowed(batch: _Batch) -> tuple[np.ndarray, _Details]:
-    languages = batch.documents.column("language")
     if batch.config.languages is None:
         return _none(batch)
+    languages = batch.documents.column("language")
     listed = pa.array([name.lower() for name in batch.config.languages], pa.string())
     shown = pc.fill_null(languages, "unknown")
     return ~_mask(pc.is_in(languages, listed)), lambda rows: _joined(shown.take(rows), " is not on filter.languages")
 
 
 def _license_not_allowed(batch: _Batch) -> tuple[np.ndarray, _Details]:
-    licenses = batch.documents.column("license")
     if batch.config.licenses is None:
         return _none(batch)
+    licenses = batch.documents.column("license")
     passed = allowed(licenses, batch.config.licenses, batch.config.unknown_license)
     shown = pc.fill_null(licenses, "unknown")
     return ~passed, lambda rows: _joined(shown.take(rows), " is not on filter.licenses")

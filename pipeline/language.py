@@ -88,8 +88,8 @@ _MORE_INTERPRETERS = {
 
 _OBJECTIVE_C = r"(?m)^\s*(?:@(?:interface|implementation|protocol|class|property|end)\b|#import\s)"
 _CPP = (
-    r"(?m)^\s*(?:template\s*<|(?:inline\s+)?namespace\b|class\s+\w|using\s+\w|(?:public|private|protected)\s*:|constexpr\b"
-    r"|#\s*include\s*<(?:[a-z_]+|c(?:std|math|string|assert)\w*)>)|\bstd::\w"
+    r"(?m)^\s*(?:template\s*<|(?:inline\s+)?namespace(?:\s+[\w:]+)?\s*\{|class\s+\w+(?:\s+\w+)?\s*[:{;]|using\s+namespace\b"
+    r"|using\s+\w+\s*=|(?:public|private|protected)\s*:\s*$|constexpr\b|#\s*include\s*<[a-z_]+>)|\bstd::\w"
 )
 # extension -> (pattern, language) in order; the first pattern found in a text's head decides, else the tables
 # above. So `.h` is C unless it shows Objective-C or C++, `.m` MATLAB unless Objective-C, `.pl` Perl unless a
@@ -113,9 +113,7 @@ def _table(tags_of: dict[str, set[str]], more: dict[str, str]) -> tuple[pa.Array
     """(keys, names): one of identify's tables in Linguist names, with our additions, which win."""
     named = {key: _linguist_name(tags) for key, tags in tags_of.items()}
     pairs = sorted({key: name for key, name in {**named, **more}.items() if name is not None}.items())
-    return pa.array([key for key, _ in pairs], pa.string()), pa.array(
-        [name for _, name in pairs], pa.string()
-    )
+    return pa.array([key for key, _ in pairs], pa.string()), pa.array([name for _, name in pairs], pa.string())
 
 
 _BY_NAME = _table(NAMES, _MORE_NAMES)
@@ -130,13 +128,12 @@ def detect_languages(paths: pa.Array, texts: pa.Array) -> pa.Array:
     """string[n]: the lower-case Linguist name of each document, null = unknown.
 
     paths: string[n], `/` separates; texts: large_string[n]. The whole file name decides first (`Makefile`),
-    then the extension, then the part before the first dot (`Dockerfile.alpine`), then the shebang."""
+    then the extension, then the part before the first dot (`Dockerfile.alpine`), then the shebang.
+    """
     names = pc.replace_substring_regex(paths.cast(pa.string()), r"(?s)^.*/", "")
     extensions = pc.utf8_lower(pc.struct_field(pc.extract_regex(names, r"(?s)\.(?P<ext>[^.]*)$"), "ext"))
     stems = pc.replace_substring_regex(names, r"(?s)\..*$", "")
-    languages = pc.coalesce(
-        _look_up(names, _BY_NAME), _look_up(extensions, _BY_EXTENSION), _look_up(stems, _BY_NAME)
-    )
+    languages = pc.coalesce(_look_up(names, _BY_NAME), _look_up(extensions, _BY_EXTENSION), _look_up(stems, _BY_NAME))
     languages = _settle_by_content(languages, extensions, texts)
     return _settle_by_shebang(languages, texts)
 
@@ -144,17 +141,13 @@ def detect_languages(paths: pa.Array, texts: pa.Array) -> pa.Array:
 def _settle_by_content(languages: pa.Array, extensions: pa.Array, texts: pa.Array) -> pa.Array:
     """Decide the extensions that belong to several languages by the head of the text."""
     for extension, choices in _BY_CONTENT.items():
-        rows = np.flatnonzero(
-            pc.fill_null(pc.equal(extensions, extension), False).to_numpy(zero_copy_only=False)
-        )
+        rows = np.flatnonzero(pc.fill_null(pc.equal(extensions, extension), False).to_numpy(zero_copy_only=False))
         if not len(rows):
             continue
         heads = text_heads(texts.take(pa.array(rows)), _HEAD_BYTES)
         settled = pa.nulls(len(rows), pa.string())
         for pattern, language in choices:
-            found = pc.if_else(
-                pc.match_substring_regex(heads, pattern), language, pa.scalar(None, pa.string())
-            )
+            found = pc.if_else(pc.match_substring_regex(heads, pattern), language, pa.scalar(None, pa.string()))
             settled = pc.coalesce(settled, found)
         languages = _replace(languages, rows, settled)
     return languages
@@ -169,9 +162,7 @@ def _settle_by_shebang(languages: pa.Array, texts: pa.Array) -> pa.Array:
     rows = np.flatnonzero(open_rows.to_numpy(zero_copy_only=False))
     if not len(rows):
         return languages
-    lines = pc.replace_substring_regex(
-        text_heads(texts.take(pa.array(rows)), _SHEBANG_BYTES), r"(?s)[\r\n].*$", ""
-    )
+    lines = pc.replace_substring_regex(text_heads(texts.take(pa.array(rows)), _SHEBANG_BYTES), r"(?s)[\r\n].*$", "")
     encoded = lines.dictionary_encode()
     interpreted = pa.array([_shebang_language(line) for line in encoded.dictionary.to_pylist()], pa.string())
     return _replace(languages, rows, interpreted.take(encoded.indices))

@@ -2,7 +2,8 @@
 
 Flows in: texts, and SPDX expressions. Flows out: SPDX expressions (null = unknown) and masks. A LICENSE file
 is recognized only where it is nearly word for word one licence: unknown rather than wrong. Expressions are
-read by `license-expression`, reference texts are those of `identify` (from choosealicense.com)."""
+read by `license-expression`, reference texts are those of `identify` (from choosealicense.com).
+"""
 
 from __future__ import annotations
 
@@ -32,9 +33,7 @@ _MAX_LICENSE_FILE = 65_536  # characters; the longest reference text has 35,000
 # PyPI packages: files with additions (typeshed, numpy, mypy) are above, nearly all plain ones below.
 _MAX_DIFFERENCE = 0.05
 _MAX_DIFFERENT_PAIRS = 100
-_COPYRIGHT_LINE = re.compile(
-    r"(?im)^[^\w\n]*(?:copyright\b(?=.*(?:\(c\)|©|\d{4}))|\(c\)|©|all rights reserved).*$"
-)
+_COPYRIGHT_LINE = re.compile(r"(?im)^[^\w\n]*(?:copyright\b(?=.*(?:\(c\)|©|\d{4}))|\(c\)|©|all rights reserved).*$")
 _APPENDIX = re.compile(r"(?is)\bend of terms and conditions\b.*")
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -63,7 +62,8 @@ def license_of_text(text: str) -> str | None:
 
     Texts are compared as multisets of adjacent word pairs, without the copyright lines; 0.05 of both may
     differ (a Sorensen-Dice coefficient of 0.95). It takes 1 ms for a text like MIT's, 15 ms for GPL's, and is
-    meant for one file a repository."""
+    meant for one file a repository.
+    """
     if len(text) > _MAX_LICENSE_FILE:
         return None
     words = _words(text)
@@ -80,7 +80,8 @@ def allowed(licenses: pa.Array, allow: tuple[str, ...], unknown: Literal["keep",
 
     `A OR B` needs one allowed operand, `A AND B` both. `A WITH exception` is let in by itself or by A (an
     exception only grants more), `A-or-later` by itself or by `A`. Case does not matter; `A` is `A-only`, `A+`
-    is `A-or-later`. An expression that cannot be read is not allowed."""
+    is `A-or-later`. An expression that cannot be read is not allowed.
+    """
     listed = {_canonical(license_id) for license_id in allow}
     encoded = licenses.dictionary_encode()
     verdicts = [_is_allowed(_parse(value), listed) for value in encoded.dictionary.to_pylist()]
@@ -147,8 +148,4 @@ def _is_python_license(words: str) -> bool:
     Its parts vary from version to version; the whole of them has 2,200 words at most (CPython 3.13).
     """
     starts = ("a history of the software", "python software foundation license version 2")
-    return (
-        words.startswith(starts)
-        and "psf is making python available to licensee" in words
-        and len(words) < 16_000
-    )
+    return words.startswith(starts) and "psf is making python available to licensee" in words and len(words) < 16_000

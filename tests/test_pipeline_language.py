@@ -78,6 +78,7 @@ def test_a_file_name_decides_before_its_extension_and_its_stem_after(path: str, 
         ("a.h", "#include <stdio.h>\n#include <string.h>\n", "c"),
         ("a.h", "namespace a {\n", "c++"),
         ("a.h", "@interface A : NSObject\n@end\n", "objective-c"),
+        ("a.h", "#include <string>\n@interface A : B\n@end\n", "objective-c"),
         ("a.m", "function y = f(x)\n  y = x;\nend\n", "matlab"),
         ("a.m", "#import <Foundation/Foundation.h>\n", "objective-c"),
         ("a.pl", "#!/usr/bin/perl\nuse strict;\n", "perl"),
@@ -88,9 +89,7 @@ def test_a_file_name_decides_before_its_extension_and_its_stem_after(path: str, 
         ("a.ts", '<?xml version="1.0"?>\n<!DOCTYPE TS>', "xml"),
     ],
 )
-def test_an_extension_of_several_languages_is_settled_by_the_text(
-    path: str, text: str, expected: str
-) -> None:
+def test_an_extension_of_several_languages_is_settled_by_the_text(path: str, text: str, expected: str) -> None:
     assert language(path, text) == expected
 
 
