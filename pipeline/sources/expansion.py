@@ -6,8 +6,11 @@ damaged data raise OSError or EOFError, data that expand without bounds `BombErr
 
 from __future__ import annotations
 
+import bz2
 import io
 import lzma
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +18,7 @@ import pyarrow as pa
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
 _MAGIC_BYTES = 6
 _SKIP_BYTES = 1024 * 1024
+_INPUT_BYTES = 16 * 1024  # zlib copies what is left of them at each call
 _XZ_MEMORY_BYTES = 256 * 1024 * 1024  # `xz -9` needs 65 MiB to expand; a header may ask for 4 GiB
 # Source archives expand 3 to 20 times; deflate cannot do more than 1032 times.
 _MAX_RATIO = 1000
@@ -50,8 +54,10 @@ class Expansion(io.RawIOBase):
         self._file = file
         self._is_plain = codec is None
         self._expanded = file
-        if codec is not None:
-            self._expanded = _XzReader(file) if codec == "xz" else pa.CompressedInputStream(file, codec)
+        if codec == "zstd":
+            self._expanded = pa.CompressedInputStream(file, codec)
+        elif codec is not None:
+            self._expanded = _Streams(file, _DECODERS[codec])
         self._at = 0
         self._fault: Exception | None = None
         self.allowance = _SKIP_BYTES
@@ -84,9 +90,12 @@ class Expansion(io.RawIOBase):
         """Exactly `size` bytes, fewer only at the end."""
         if not 0 <= size <= self.allowance:
             raise OSError(f"{size} bytes are asked for at once; a part that is no text may have {self.allowance}")
-        data = self.take(size)
-        while len(data) < size and (more := self.take(size - len(data))):
-            data += more
+        pieces = []
+        missing = size
+        while missing and (piece := self.take(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+        data = b"".join(pieces)
         self.allowance -= len(data)
         self.last = data
         return data
@@ -105,34 +114,68 @@ class Expansion(io.RawIOBase):
             pass
 
 
-class _XzReader:
-    """xz streams, one after another; the standard library's reader takes no memory limit."""
+class _Streams:
+    """Compressed streams, one after another, with zero bytes between them or not.
 
-    def __init__(self, file: Any) -> None:
+    Nothing is expanded that was not asked for, so a damage costs nothing of what stands before it.
+    """
+
+    def __init__(self, file: Any, decoder: Callable[[], Any]) -> None:
         self._file = file
-        self._decoder: Any = None  # an LZMADecompressor inside a stream
+        self._new_decoder = decoder
+        self._decoder: Any = None
         self._rest = b""
 
     def read(self, size: int) -> bytes:
         while self._decoder is not None or self._starts_stream():
             chunk = b""
-            if self._decoder.needs_input:
-                chunk, self._rest = self._rest or self._file.read(_SKIP_BYTES), b""
-                if not chunk:
-                    raise EOFError("the xz data end too early")
+            needs_input = self._decoder.needs_input
+            if needs_input:
+                chunk, self._rest = self._rest or self._file.read(_INPUT_BYTES), b""
             data = self._decoder.decompress(chunk, size)
             if self._decoder.eof:
                 self._rest, self._decoder = self._decoder.unused_data, None
             if data:
                 return data
+            if needs_input and not chunk:
+                raise EOFError("truncated: the compressed data end too early")
         return b""
 
     def _starts_stream(self) -> bool:
-        """Go to the next stream, over the zero bytes between two; False at the end of the file."""
+        """Go to the next stream; False at the end of the file."""
         while not self._rest.strip(b"\0"):
-            self._rest = self._file.read(_SKIP_BYTES)
+            self._rest = self._file.read(_INPUT_BYTES)
             if not self._rest:
                 return False
         self._rest = self._rest.lstrip(b"\0")
-        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+        self._decoder = self._new_decoder()
         return True
+
+
+class _GzipDecoder:
+    """zlib's decoder with the interface of bz2's and lzma's."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(data or self._inner.unconsumed_tail, max_length)
+
+
+_DECODERS: dict[str, Callable[[], Any]] = {
+    "gzip": _GzipDecoder,
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES),
+}

@@ -74,7 +74,9 @@ class _BoundedReads:
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _DIRECTORY_BYTES:
+        if size < 0:
+            size = self._file.size() - self._file.tell()
+        if size > _DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"its directory has {size} bytes; at most {_DIRECTORY_BYTES} are read")
         return self._file.read(size)
 
