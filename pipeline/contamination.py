@@ -80,7 +80,7 @@ class BenchmarkTexts:
         for column in self.table.columns:
             offsets, data = text_buffers(column)
             state.update((offsets - offsets[0]).tobytes())
-            state.update(data[offsets[0] : offsets[-1]])
+            state.update(data[offsets[0] : offsets[-1]].data)
         return state.hexdigest()
 
 

@@ -111,6 +111,14 @@ def test_an_n_gram_of_several_tasks_of_one_benchmark_is_boilerplate():
     assert 0 in matches_of([SENTENCE.encode()], index_of(elsewhere, 6))
 
 
+def test_a_text_that_is_all_boilerplate_is_not_looked_for_as_a_whole():
+    own = ["", " one wizard sleeps forever in his castle", " two dragons fly at dawn over water"]
+    rows: list[Row] = [("A", str(i), f"{SENTENCE}{own[i]}".encode()) for i in range(BOILERPLATE_TASKS)]
+    index = index_of(rows, 13)
+    assert matches_of([SENTENCE.encode()], index) == {}
+    assert index.unsearchable == {"A": ["0"]}
+
+
 def test_variants_that_share_their_whole_text_are_not_boilerplate():
     rows: list[Row] = [("A", f"cut {i}", SENTENCE.encode()) for i in range(5)]
     index = index_of(rows, 13)

@@ -250,6 +250,9 @@ def test_the_fingerprint_changes_with_any_value_and_with_nothing_else(tmp_path):
     assert load(plain).sha256 == load(packed).sha256
     rows[1]["task_id"] = 3
     assert load(write(tmp_path / "b.jsonl", rows)).sha256 != load(packed).sha256
+    moved = [{"task_id": 1, "text": "ab", "code": "c"}, {"task_id": 1, "text": "a", "code": "bc"}]
+    one, other = (load(write(tmp_path / "b.jsonl", [row])).sha256 for row in moved)
+    assert one != other
 
 
 def test_without_benchmarks_nothing_is_contaminated():
