@@ -24,6 +24,8 @@ _XZ_MEMORY_BYTES = 256 * 1024 * 1024  # `xz -9` needs 65 MiB to expand; a header
 _MAX_RATIO = 1000
 _FREE_BYTES = 64 * 1024 * 1024  # may be expanded whatever the ratio
 
+READ_FAULTS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)  # what reading a damaged file raises
+
 
 class BombError(Exception):
     """Data that expand beyond the bounds."""

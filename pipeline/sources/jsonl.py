@@ -19,9 +19,8 @@ import pyarrow.json
 
 from codemill.pipeline.config import Columns, Source
 from codemill.pipeline.sources.columns import as_json, assembled, mapped, raw_rows
-from codemill.pipeline.sources.expansion import BombError, Expansion, codec_of
+from codemill.pipeline.sources.expansion import READ_FAULTS, BombError, Expansion, codec_of
 from codemill.pipeline.sources.inputs import Input, Split, expand_folders, find_inputs, open_input
-from codemill.pipeline.sources.members import DAMAGE
 from codemill.pipeline.sources.sift import BATCH_TEXT_BYTES, Gatherer, sift
 
 _NAMES = (".jsonl", ".ndjson", ".json")
@@ -46,7 +45,7 @@ def list_jsonl(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[
         try:
             with open_input(entry.url) as file:
                 starts = None if codec_of(file) else _starts(file, entry, target_bytes)
-        except DAMAGE as error:
+        except READ_FAULTS as error:
             losses.drop("unreadable", entry.name, source.repo, str(error))
             continue
         if starts is None:
@@ -90,7 +89,7 @@ def read_jsonl(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
                 yield from gatherer.take()
     except BombError as bomb:
         gatherer.drop("archive_bomb", name, source.repo, f"{bomb}; the rest of it was not read")
-    except DAMAGE as error:
+    except READ_FAULTS as error:
         gatherer.drop("unreadable", name, source.repo, str(error) or type(error).__name__)
 
 
@@ -107,7 +106,7 @@ def _reader(file: Any, part: dict[str, Any]) -> Callable[[int], bytes]:
             while size > 0 and (piece := stream.take(min(size, _PIECE_BYTES))):
                 pieces.append(piece)
                 size -= len(piece)
-        except (BombError, *DAMAGE):
+        except (BombError, *READ_FAULTS):
             if not pieces:  # else what came before the damage counts; the stream raises again
                 raise
         return b"".join(pieces)
@@ -163,9 +162,11 @@ def _parsed(block: bytes, number: int, name: str, source: Source) -> pa.RecordBa
             table.validate(full=True)  # UTF-8, which the parser takes on trust
         except pa.ArrowInvalid:
             continue
+        if len(table) != lines:
+            return None
         batch = table.combine_chunks().to_batches()[0]
-        raw = raw_rows(batch, source, name, np.arange(number, number + len(batch)))
-        return None if len(batch) != lines or raw.column("text").null_count else raw
+        raw = raw_rows(batch, source, name, np.arange(number, number + lines))
+        return None if raw.column("text").null_count else raw
     return None
 
 
@@ -244,9 +245,9 @@ _MISSING = object()
 
 
 def _text(value: Any) -> str | None:
-    """A value as a column of strings has it; a list (of licences) is joined by " OR "."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = " OR ".join(value)
+    """A value as `columns` has it in a column of strings; a list (of licences) is joined by " OR "."""
+    if isinstance(value, list) and all(isinstance(item, str | None) for item in value):
+        value = None if None in value else " OR ".join(value)
     elif value is not None and not isinstance(value, str):
         value = as_json(value)
     return value.encode("utf-8", "replace").decode() if value else None

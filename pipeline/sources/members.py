@@ -7,27 +7,23 @@ extracted to a disk; a member's path is only a label, but one that leaves the ar
 from __future__ import annotations
 
 import functools
-import lzma
 import posixpath
 import re
 import stat
 import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from codemill.pipeline.sources.expansion import Expansion, check_ratio
+from codemill.pipeline.sources.expansion import READ_FAULTS, Expansion, check_ratio
 from codemill.pipeline.sources.inputs import shown
 
-# What the standard library and pyarrow raise for archives that are damaged, truncated or no archives.
+# What the standard library raises for archives that are damaged, truncated or no archives.
 DAMAGE = (
-    OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, OverflowError,
-    struct.error, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, pa.ArrowException,
+    *READ_FAULTS, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, OverflowError, struct.error,
+    tarfile.TarError, zipfile.BadZipFile,
 )  # fmt: skip
 _DIRECTORY_BYTES = 32 * 1024 * 1024  # of a zip's central directory; Python holds about 15 times as much
 _HEADER_BYTES = 1024 * 1024  # of one tar member's headers (long names, attributes)

@@ -20,7 +20,7 @@ from codemill.pipeline.sources.columns import check_columns, raw_rows, top_colum
 from codemill.pipeline.sources.inputs import Input, Split, cut, expand_folders, find_inputs, open_input
 from codemill.pipeline.sources.sift import BATCH_TEXT_BYTES, Gatherer, sift
 
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, pa.ArrowException, DataError)
+_DAMAGE = (OSError, EOFError, pa.ArrowException, DataError)
 _ARROW_MAGIC = b"ARROW1"
 _READ_AHEAD_BYTES = 1024 * 1024  # of a column chunk; without it Parquet holds whole ones
 
