@@ -53,7 +53,7 @@ TASKS = st.tuples(st.sampled_from("AB"), st.sampled_from("123456"), texts_of(WOR
 
 
 @given(st.lists(TASKS, max_size=12, unique_by=lambda row: row[2]), st.integers(4, 10), st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_matches_are_the_oracles_on_small_alphabets(rows, ngram, data):
     rows = [row for row in rows if row[2]]
     oracle = Oracle(rows, ngram, BOILERPLATE_TASKS, MIN_LETTERS, WHOLE_TOKENS)

@@ -65,7 +65,7 @@ def every_benchmark(shared_data) -> BenchmarkTexts:
 
 @pytest.fixture(scope="module")
 def small_files(standard_library) -> list[str]:
-    texts = [p.read_text(errors="replace") for p in standard_library if 1000 < p.stat().st_size < 4000]
+    texts = [p.read_text(errors="replace") for p in standard_library if 500 < p.stat().st_size < 1500]
     return texts[:50]
 
 
