@@ -1,8 +1,7 @@
-"""The config of a build: one YAML file, checked by pydantic, every key known.
+"""The config of a build: its keys, their types and bounds, and what must agree, checked by pydantic.
 
-Flows in: a YAML file and `--set KEY=VALUE` overrides. Flows out: a frozen `BuildConfig`. An error names the
-file, the
-key path, the value received, what is allowed, and the nearest known key.
+Flows in: plain data, as YAML or JSON gives them. Flows out: a frozen `BuildConfig`, or pydantic's ValidationError;
+unknown keys are refused. `pipeline.config_file` reads files, and says in plain words what is wrong with them.
 """
 
 from __future__ import annotations
@@ -11,25 +10,57 @@ import difflib
 import hashlib
 import json
 import re
-import types
-import typing
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-import pydantic
 import pydantic_core
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from codemill.errors import ConfigError
+_INT64 = 2**63 - 1  # counts end up in int64 columns
+_SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MOST_SHARES = 1 + 1e-9  # shares are decimal fractions, and add up with rounding
 
+Integer = Annotated[int, Field(ge=-_INT64, le=_INT64)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=_INT64)]
+PositiveInt = Annotated[int, Field(ge=1, le=_INT64)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ShardCount = Annotated[int, Field(ge=1, le=99_999)]  # five digits in a file's name
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def _path(value: str) -> str:
+    if not _is_path(value):
+        raise ValueError("must be a path: not empty, and without NUL characters")
+    return value
+
+
+def _paths(value: Any) -> Any:
+    listed = value if isinstance(value, list | tuple) else [value]
+    if not listed or not all(map(_is_path, listed)):
+        raise ValueError("must be a path or a list of paths: strings that are not empty")
+    return value
+
+
+OnePath = Annotated[str, AfterValidator(_path)]
+Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]
 
 
 class Section(BaseModel):
-    """A part of the config: unknown keys are refused, values are frozen."""
+    """A part of the config: unknown keys are refused, values are frozen, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: pydantic_core.core_schema.ValidationInfo) -> Any:
+        """Python takes true for 1; a config that says `length: true` does not mean it."""
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
+            raise pydantic_core.PydanticCustomError("bool_given", "true and false are not allowed here")
+        return value
 
 
 class Columns(Section):
@@ -47,10 +78,10 @@ class Columns(Section):
 class Source(Section):
     """Where documents come from."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    path: str | tuple[str, ...]  # local paths, globs, URLs
+    name: str
+    path: Paths  # local paths, globs, URLs
     kind: Literal["tree", "git", "archives", "jsonl", "parquet", "arrow"]
-    priority: int | None = None  # lower wins among duplicates; null = the place in the list
+    priority: Integer | None = None  # lower wins among duplicates; null = the place in the list
     revision: str = "HEAD"  # kind git
     columns: Columns = Columns()  # kinds jsonl, parquet, arrow
     repo: str | None = None  # the repository of every document; null = as the source says
@@ -58,6 +89,13 @@ class Source(Section):
     include: tuple[str, ...] = ()  # gitignore-style patterns of paths; empty = all
     exclude: tuple[str, ...] = ()
     on_error: Literal["continue", "stop"] = "continue"  # an input that cannot be read
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not _SOURCE_NAME.fullmatch(name):
+            raise ValueError("must be letters, digits, `_`, `.` and `-`, a letter or digit first")
+        return name
 
 
 class FilterLimits(Section):
@@ -92,7 +130,7 @@ class Filter(FilterLimits):
     languages: tuple[str, ...] | None = None  # lower-case Linguist names; null = all, known or not
     licenses: tuple[str, ...] | None = None  # SPDX ids; null = all
     unknown_license: Literal["keep", "drop"] = "drop"  # where `licenses` is set
-    opt_out: str | None = None  # a text file: one repository a line
+    opt_out: OnePath | None = None  # a text file: one repository a line
     per_language: dict[str, FilterOverride] = {}
 
 
@@ -121,7 +159,7 @@ class Dedup(Section):
 class Benchmark(Section):
     """A benchmark file to decontaminate against."""
 
-    path: str  # JSONL, plain, .gz or .zst; or the name of a known benchmark
+    path: OnePath  # JSONL, plain, .gz or .zst; or the name of a known benchmark
     name: str | None = None  # null = the file's stem
     fields: tuple[str, ...] | None = None  # texts to look for, `a+b` joins two; null = the usual ones
     task: str | None = None  # the field that names the task; null = the usual one, or the row number
@@ -145,7 +183,7 @@ class TrainTokenizer(Section):
 class Tokenizer(Section):
     """Either a model to load or how to train one."""
 
-    model: str | None = None
+    model: OnePath | None = None
     train: TrainTokenizer | None = None
 
     @model_validator(mode="after")
@@ -200,8 +238,8 @@ class Sequence(Section):
 class Output(Section):
     """Where the build goes."""
 
-    path: str
-    shards: PositiveInt | None = None  # null = about 256 MiB each
+    path: OnePath
+    shards: ShardCount | None = None  # null = about 256 MiB each
     seed: NonNegativeInt = 0
     documents: bool = True  # write the kept documents
     keep_stages: bool = True  # keep the intermediates: what makes the next build quick
@@ -210,7 +248,7 @@ class Output(Section):
 class BuildConfig(Section):
     """The whole config of `codemill build`."""
 
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    sources: tuple[Source, ...]
     filter: Filter = Filter()
     redact: Redact = Redact()
     dedup: Dedup = Dedup()
@@ -220,27 +258,44 @@ class BuildConfig(Section):
     sequence: Sequence = Sequence()
     output: Output
 
-    @model_validator(mode="before")
+    @field_validator("sources")
     @classmethod
-    def _benchmark_list(cls, data: Any) -> Any:
-        listed = data.get("decontaminate") if isinstance(data, dict) else None
-        if listed is None and isinstance(data, dict):
-            return {key: value for key, value in data.items() if key != "decontaminate"}
-        if isinstance(listed, dict):
-            listed = {**listed, "benchmarks": _as_benchmarks(listed.get("benchmarks", []))}
-        else:
-            listed = {"benchmarks": _as_benchmarks(listed)}
-        return {**data, "decontaminate": listed}
-
-    @model_validator(mode="after")
-    def _names_agree(self) -> BuildConfig:
-        names = [source.name for source in self.sources]
+    def _named_once(cls, sources: tuple[Source, ...]) -> tuple[Source, ...]:
+        if not sources:
+            raise ValueError("must be a list of at least 1 source")
+        names = [source.name for source in sources]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two sources are named {name!r}; a source's name is its own")
-        for name in self.mixture.sources:
+                raise ValueError(f"two sources are named {name!r}; give each a name of its own")
+        return sources
+
+    @field_validator("decontaminate", mode="before")
+    @classmethod
+    def _benchmark_list(cls, value: Any) -> Any:
+        if value is None or isinstance(value, Decontaminate):
+            return value or Decontaminate()
+        if isinstance(value, list | tuple):
+            value = {"benchmarks": value}
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"must be a list of benchmarks, or a mapping with the keys {', '.join(Decontaminate.model_fields)}"
+            )
+        listed = value.get("benchmarks")
+        if not isinstance(listed, list | tuple):
+            return value
+        return {**value, "benchmarks": [{"path": each} if isinstance(each, str) else each for each in listed]}
+
+    @model_validator(mode="after")
+    def _mixture_agrees(self) -> BuildConfig:
+        names = [source.name for source in self.sources]
+        for name, weight in self.mixture.sources.items():
             if name not in names:
-                raise ValueError(f"mixture.sources names {name!r}, which is no source{_nearest(name, names)}")
+                raise ValueError(
+                    f"mixture.sources.{name}: there is no source of this name{nearest(name, names)}; the sources are "
+                    f"{', '.join(names)}"
+                )
+            _check_shares(f"mixture.sources.{name}.languages", weight.languages)
+        _check_shares("mixture.sources", self.mixture.sources)
         return self
 
     def priorities(self) -> dict[str, int]:
@@ -248,10 +303,10 @@ class BuildConfig(Section):
         return {s.name: place if s.priority is None else s.priority for place, s in enumerate(self.sources)}
 
 
-def _as_benchmarks(listed: Any) -> Any:
-    if not isinstance(listed, list | tuple):
-        return listed
-    return [{"path": entry} if isinstance(entry, str) else entry for entry in listed]
+def _check_shares(where: str, weights: Mapping[str, MixtureWeight]) -> None:
+    total = sum(weight.share or 0 for weight in weights.values())
+    if total > _MOST_SHARES:
+        raise ValueError(f"{where}: the shares add up to {total:g}; they may be 1 at the most")
 
 
 def section_hash(*parts: Any) -> str:
@@ -260,106 +315,7 @@ def section_hash(*parts: Any) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def load_config(path: str, overrides: tuple[str, ...] = ()) -> BuildConfig:
-    """Read and check a config file; `overrides` are KEY=VALUE, the key a dotted path, the value YAML.
-
-    Raises ConfigError, which lists every fault found.
-    """
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such config file; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
-    try:
-        data = yaml.load(text, Loader=_NumberLoader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{path}{line}: not valid YAML: {problem}; mend that line") from None
-    if not isinstance(data, dict):
-        got = "an empty file" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(
-            f"{path}: a config is a mapping with the keys {', '.join(BuildConfig.model_fields)}; got {got}"
-        )
-    for override in overrides:
-        _set(data, override)
-    try:
-        return BuildConfig.model_validate(data)
-    except pydantic.ValidationError as error:
-        faults = [_fault(path, fault) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(faults))) from None
-
-
-class _NumberLoader(yaml.SafeLoader):
-    """YAML 1.1 reads `5e8` as a string; a config means the number."""
-
-
-_NumberLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _set(data: dict[str, Any], override: str) -> None:
-    """Apply one KEY=VALUE to the raw config; list items are named by their number."""
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: give KEY=VALUE, such as --set output.seed=1")
-    steps = key.split(".")
-    here: Any = data
-    try:
-        for step in steps[:-1]:
-            if isinstance(here, list):
-                here = here[int(step)]
-            else:
-                if here.get(step) is None:
-                    here[step] = {}
-                here = here[step]
-        parsed = yaml.load(value, Loader=_NumberLoader)
-        here[int(steps[-1]) if isinstance(here, list) else steps[-1]] = parsed
-    except (AttributeError, TypeError, ValueError, IndexError):
-        raise ConfigError(
-            f"--set {override}: the config has no place {key!r}; `a.b` goes into mappings, `a.0` into lists"
-        ) from None
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {value!r} is not valid YAML; quote it") from None
-
-
-def _fault(path: str, fault: Any) -> str:
-    """One line for one of pydantic's errors: file, key path, value, rule, way out."""
-    loc = [step for step in fault["loc"] if not (isinstance(step, str) and "[" in step)]
-    where = ".".join(str(step) for step in loc) or "the config"
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(loc[:-1])
-        return f"{path}: {where}: there is no such key{_nearest(str(loc[-1]), known)}; known here: {', '.join(known)}"
-    if fault["type"] == "missing":
-        return f"{path}: {where}: this key is required and missing; add it"
-    rule = fault["msg"].removeprefix("Value error, ")
-    value = fault.get("input")
-    shown = "" if isinstance(value, dict) else f" (got {value!r})"
-    choices = fault.get("ctx", {}).get("expected")
-    near = (
-        _nearest(str(value), [choice.strip("' ") for choice in re.split(", | or ", choices)])
-        if choices
-        else ""
-    )
-    return f"{path}: {where}: {rule[:1].lower() + rule[1:]}{shown}{near}"
-
-
-def _known_keys(loc: list[Any]) -> list[str]:
-    """The keys that the config knows at a key path."""
-    here: Any = BuildConfig
-    for step in loc:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            here = here.model_fields[step].annotation
-        else:
-            here = typing.get_args(here)[-1 if typing.get_origin(here) is dict else 0]
-        while typing.get_origin(here) in (typing.Union, types.UnionType, Annotated):
-            here = typing.get_args(here)[0]
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not known: the known one that is most like it, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from codemill.errors import DataError
 from codemill.hashing import ID_HEX_DIGITS
 from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.terminal import visible
 
 MOST_ROWS = 20  # files of one name that are explained
 _MOST_PLACES = 10
@@ -71,7 +72,7 @@ def _places(dataset: Dataset, ids: list[str]) -> dict[str, list[dict[str, int]]]
 
 def as_text(found: list[dict[str, Any]]) -> str:
     """The explanation for a person."""
-    return "\n\n".join(_told(row) for row in found)
+    return visible("\n\n".join(_told(row) for row in found))
 
 
 def _told(row: dict[str, Any]) -> str:

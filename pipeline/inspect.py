@@ -13,6 +13,7 @@ from rich.text import Text
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.terminal import visible
 from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.segments import segments
 
@@ -61,7 +62,7 @@ def read_sequence(out: Path, shard: int, number: int) -> Sequence:
     if model is None:
         raise DataError(f"{out}: was built without a tokenizer and has no sequences; add `tokenizer:` and build again")
     if shard >= len(entries):
-        raise ConfigError(f"--shard {shard}: {out} has shards 0 to {len(entries) - 1}")
+        raise ConfigError(f"--shard {shard}: {out} has {len(entries)} shards, counted from 0")
     entry = entries[shard]
     if number >= entry["sequences"]:
         raise ConfigError(f"--sequence {number}: {entry['file']} has {entry['sequences']} sequences, counted from 0")
@@ -130,13 +131,13 @@ def as_text(sequence: Sequence) -> str:
     text.append(" · ").append("middle", _COLOURS["fim_middle"]).append(" (SPM: prefix and middle)\n")
     for segment in sequence.segments:
         part = f", part {segment.part}" if segment.part else ""
-        title = f"{segment.path or segment.id} · {segment.tokens:,} tokens · fim {segment.fim} · epoch {segment.epoch}{part}"
-        text.append(f"\n── {title} ──\n", "bold yellow")
+        facts = f"{segment.tokens:,} tokens · fim {segment.fim} · epoch {segment.epoch}{part}"
+        text.append(f"\n── {visible(segment.path or segment.id)} · {facts} ──\n", "bold yellow")
         for piece in segment.pieces:
             if piece.special:
                 text.append(_MARKS[piece.special], "bold reverse")
             else:
-                text.append(piece.text, _COLOURS.get(piece.part or ""))
+                text.append(visible(piece.text), _COLOURS.get(piece.part or ""))
         text.append("\n")
     console.print(text, soft_wrap=True)
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]

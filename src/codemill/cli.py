@@ -5,12 +5,15 @@ Exit codes: 0 done; 1 the data or the run is wrong; 2 the command or the config 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -22,24 +25,58 @@ if TYPE_CHECKING:
     from codemill.pipeline.progress import Reporter
 
 _STOPPED = 128 + signal.SIGINT
+_STOP_SECS = 1.0
 
 
 def main() -> None:
     """Run a command; an error of the user's becomes one message and an exit code."""
+    _stop_soon_after_interrupt()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the terminal's encoding cannot hold is spelled out
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        cli.main(standalone_mode=False)
+        with cli.make_context("codemill", sys.argv[1:]) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as ended:  # --help and --version
+        sys.exit(ended.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(ConfigError.exit_code)
     except CodemillError as error:
-        click.echo(f"codemill: {error}", err=True)
+        from codemill.pipeline.terminal import visible
+
+        click.echo(f"codemill: {visible(str(error))}", err=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("codemill: stopped; run the same command again to go on from here", err=True)
-        sys.exit(_STOPPED)
+    except KeyboardInterrupt:
+        _stop()
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _stop_soon_after_interrupt() -> None:
+    """Ctrl-C ends the program within a second, come what may.
+
+    KeyboardInterrupt alone does not: it waits until a kernel or a library returns, and is lost where it falls into a
+    callback. Python's C handler, however, writes to this pipe at once.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+
+    def wait() -> None:
+        os.read(reader, 1)
+        time.sleep(_STOP_SECS)
+        _stop()
+
+    threading.Thread(target=wait, daemon=True).start()
+    # multiprocessing's tracker outlives us to remove our semaphores, and would otherwise complain of having to.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+
+
+def _stop() -> NoReturn:
+    """End at once: files appear whole or not at all, and workers end with their parent."""
+    os.write(2, b"\ncodemill: stopped; what a build has finished is kept: run it again to go on from there\n")
+    os._exit(_STOPPED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,7 +110,7 @@ def build(
 ) -> None:
     """Build training shards as CONFIG (a YAML file) says."""
     from codemill.pipeline.build import build as run
-    from codemill.pipeline.config import load_config
+    from codemill.pipeline.config_file import load_config
     from codemill.pipeline.summary import summary
 
     checked = load_config(config, overrides)
