@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from codemill.pipeline import report_plots as plots
 from codemill.pipeline.documents import REASONS
-from codemill.pipeline.report_data import Dropped, Pair, dropped_documents, kept_documents, places
+from codemill.pipeline.report_data import Dropped, Kept, Pair, dropped_documents, kept_documents, places
 from codemill.pipeline.report_diff import side_by_side
 from codemill.pipeline.report_formats import count, share, short, size, visible
 from codemill.pipeline.report_samples import ShownSequence, shown_sequence
@@ -73,12 +73,12 @@ def _page(dataset: Dataset) -> dict[str, Any]:
     dropped = dropped_documents(dataset.dropped(), TOP_ROWS, PAIRS)
     licenses = [] if kept is None else kept.licenses
     return {
-        **_overview(manifest),
+        **_overview(manifest, kept, dropped),
         "reasons": _reasons(manifest["funnel"]),
         "languages": _languages(manifest["languages"]),
         "licenses": licenses[:TOP_ROWS],
         "license_count": len(licenses),
-        "kept_total": max(1, sum(group.documents for group in licenses)),
+        "kept_total": max(1, 0 if kept is None else kept.documents),
         "sizes_note": _sizes_note(kept is not None, dropped.without_size),
         "sizes_plot": plots.sizes(None if kept is None else kept.sizes, dropped.sizes),
         **_duplicates(dataset, dropped),
@@ -101,13 +101,13 @@ def _sizes_note(has_documents: bool, without_size: int) -> str:
     return " ".join(notes)
 
 
-def _overview(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The verdict, the tiles and the funnel."""
+def _overview(manifest: dict[str, Any], kept_rows: Kept | None, dropped_rows: Dropped) -> dict[str, Any]:
+    """The verdict, the tiles and the funnel; whether the funnel agrees with the rows that the files hold."""
     stages = manifest["funnel"]
     packing, shards = manifest["packing"], manifest["shards"]
     files, files_bytes = stages[0]["documents_in"], stages[0]["bytes_in"]
     kept, kept_bytes = stages[-1]["documents_out"], stages[-1]["bytes_out"]
-    dropped = sum(reason["documents"] for stage in stages for reason in stage["reasons"].values())
+    dropped = dropped_rows.documents
     near = _dropped_by(stages, "near_duplicate")
     exact = _dropped_by(stages, "exact_duplicate")
     tiles = [
@@ -128,7 +128,7 @@ def _overview(manifest: dict[str, Any]) -> dict[str, Any]:
         "files": files,
         "kept": kept,
         "dropped": dropped,
-        "balanced": files == kept + dropped,
+        "balanced": files == kept + dropped and (kept_rows is None or kept_rows.documents == kept),
         "bytes_per_token": _bytes_per_token(manifest),
         "stages": [_stage(stage, files) for stage in stages],
         "plot": plots.funnel(

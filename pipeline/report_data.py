@@ -122,6 +122,11 @@ class Kept:
     sizes: Histogram
     licenses: list[Group]
 
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+        return sum(group.documents for group in self.licenses)
+
 
 def kept_documents(documents: pads.Dataset) -> Kept:
     """Sizes and licences of OUT/documents."""
@@ -211,6 +216,11 @@ class Dropped:
     hits: list[Hit]
     hit_count: int
     benchmarks: dict[str, int]
+
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+        return self.sizes.total + self.without_size
 
 
 _HIT_DETAIL = re.compile(r"(\S+) (.*? \S+): (.*)", re.DOTALL)

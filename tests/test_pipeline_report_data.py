@@ -84,13 +84,25 @@ def test_clusters_are_those_of_a_loop(tmp_path: Path) -> None:
 
 
 def test_pairs_span_the_similarities_and_no_cluster_comes_twice(tmp_path: Path) -> None:
-    groups = {f"s{i}": [0.7 + (i * 5 + k) / 200 for k in range(5)] for i in range(10)}
+    groups = {"hot": [0.75 + i / 200 for i in range(40)], **{f"s{i}": [0.7 + i / 30] for i in range(10)}}
     found = report_data.dropped_documents(write_build(tmp_path / "b", [], near_rows(groups, {}), None).dropped(), 5, 6)
     pairs = found.duplicates.pairs
     assert len({pair.survivor for pair in pairs}) == len(pairs) == 6
     similarities = [pair.similarity for pair in pairs]
     assert similarities == sorted(similarities)
-    assert (similarities[0], similarities[-1]) == (pytest.approx(0.7), pytest.approx(0.945))
+    assert (similarities[0], similarities[-1]) == (pytest.approx(0.7), pytest.approx(1.0))
+
+
+def test_hits_that_are_shown_are_those_of_the_smallest_ids_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_data, "BATCH_ROWS", 3)
+    rows = [Lost("contaminated", f"text {i}", f"{i}.py", detail=f"b T/{i} f: x") for i in range(20)]
+    smallest = {row.path for row in sorted(rows, key=lambda row: id_of(row.text))[:5]}
+    for name, order in (("a", rows), ("b", rows[::-1])):
+        found = report_data.dropped_documents(write_build(tmp_path / name, [], order, None).dropped(), 5, 6)
+        assert {hit.place.rpartition(" ")[2] for hit in found.hits} == smallest
+        assert found.hit_count == 20
 
 
 def test_hits_that_do_not_follow_the_form_are_shown_whole(tmp_path: Path) -> None:
