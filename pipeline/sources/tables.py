@@ -20,7 +20,7 @@ from codemill.pipeline.sources.columns import check_columns, raw_rows, top_colum
 from codemill.pipeline.sources.inputs import Input, Split, cut, expand_folders, find_inputs, open_input
 from codemill.pipeline.sources.sift import BATCH_TEXT_BYTES, Gatherer, sift
 
-_DAMAGE = (OSError, EOFError, pa.ArrowException, DataError)
+_DAMAGE = (OSError, EOFError, UnicodeDecodeError, pa.ArrowException, DataError)
 _ARROW_MAGIC = b"ARROW1"
 _READ_AHEAD_BYTES = 1024 * 1024  # of a column chunk; without it Parquet holds whole ones
 
@@ -96,6 +96,7 @@ def list_arrow(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[
 
 def _open_arrow(file: Any, columns: list[str] | None = None) -> Any:
     """A reader of an IPC file (one that has `get_batch`) or stream, of some of its top columns; null = all of them."""
+    file.seek(0)
     is_file = file.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
     file.seek(0)
     opened = pa.ipc.open_file if is_file else pa.ipc.open_stream
@@ -123,7 +124,6 @@ def read_arrow(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
     def batches() -> Iterator[pa.RecordBatch]:
         with open_input(split.url) as file:
             columns = top_columns(_open_arrow(file).schema, gatherer.source.columns)
-            file.seek(0)
             table = _open_arrow(file, columns)
             if first is None:
                 yield from table
