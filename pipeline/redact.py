@@ -1,10 +1,10 @@
 """Redaction: secrets and personal data in the texts of documents are replaced by fixed placeholders.
 
-Flows in: a batch of documents. Flows out: the same documents in the same order, `text` alone changed, and a
-batch of redactions (id, kind, count). Guarantees: a pure function of the batch; no byte outside a replaced
-span changes; the text stays valid UTF-8 with its lines as they were (but for the body of a private key, whose
-lines become one placeholder); redacting twice is redacting once. Placeholders are those of StarCoder (arXiv
-2305.06161, section 3.4).
+Flows in: a batch of documents. Flows out: the same documents in the same order, `text` alone changed, and a batch of
+redactions (id, kind, count). Guarantees: a pure function of each row; no byte outside a replaced span changes; the
+text stays valid UTF-8 with its lines as they were (but for the body of a private key, whose lines become one
+placeholder); redacting twice is redacting once (up to `_MAX_ROUNDS`). Placeholders are those of StarCoder (arXiv
+2305.06161, section 3.4), where it has fixed ones; it draws IP addresses, which we do not.
 
 `redact_scan` finds candidates, `redact_confirm` judges them; here the texts are put together anew.
 """
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.buffers import TextBuffers, text_buffers
-from codemill.pipeline import config
 from codemill.pipeline import redact_scan as scan
+from codemill.pipeline.config import Redact
 from codemill.pipeline.documents import REDACTIONS
 from codemill.pipeline.redact_confirm import KINDS, confirm
 
@@ -35,13 +35,12 @@ _SETTINGS_LANGUAGES = (
     "toml",
     "yaml",
 )
-# What one replacement uncovers (an address behind a password that looked like a version's name), the next
-# round finds. Real code needs two rounds, the second to see that nothing is left; the bound keeps crafted
-# chains linear.
+# What one replacement uncovers (an address after a password that ended in "version"), the next round finds. Real code
+# needs two rounds, the second to see that nothing is left; the bound keeps a crafted chain of them linear.
 _MAX_ROUNDS = 8
 
 
-def redact(documents: pa.RecordBatch, settings: config.Redact) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+def redact(documents: pa.RecordBatch, config: Redact) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """(documents with placeholders in `text`, redactions: one row for each document and kind that was found).
 
     documents: columns as `codemill.pipeline.documents.DOCUMENTS`. The batch itself is returned where nothing
@@ -54,7 +53,7 @@ def redact(documents: pa.RecordBatch, settings: config.Redact) -> tuple[pa.Recor
     for _ in range(_MAX_ROUNDS):
         texts = text_buffers(column)
         candidates = scan.scan(texts.offsets, texts.data, rows, unquoted)
-        wanted = np.isin(candidates[:, scan.RULE], _rules(settings))
+        wanted = np.isin(candidates[:, scan.RULE], _rules(config))
         spans = confirm(texts.offsets, texts.data, candidates[wanted])
         if not len(spans):
             break
@@ -67,11 +66,11 @@ def redact(documents: pa.RecordBatch, settings: config.Redact) -> tuple[pa.Recor
     return documents, _redactions(documents, counts)
 
 
-def _rules(settings: config.Redact) -> list[int]:
+def _rules(config: Redact) -> list[int]:
     """The rules of the scan that the config asks for."""
-    rules = [scan.EMAIL] if settings.emails else []
-    rules += [scan.IPV4, scan.IPV6] if settings.ip_addresses else []
-    return rules + ([scan.CREDENTIALS, scan.TOKEN, scan.ASSIGNMENT, scan.PRIVATE_KEY] if settings.secrets else [])
+    rules = [scan.EMAIL] if config.emails else []
+    rules += [scan.IPV4, scan.IPV6] if config.ip_addresses else []
+    return rules + ([scan.CREDENTIALS, scan.TOKEN, scan.ASSIGNMENT, scan.PRIVATE_KEY] if config.secrets else [])
 
 
 def _redactions(documents: pa.RecordBatch, counts: np.ndarray) -> pa.RecordBatch:

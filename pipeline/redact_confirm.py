@@ -75,9 +75,11 @@ _ADDRESS = re.compile(
     rb"(?P<local>[A-Za-z0-9_](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?)@"
     rb"(?P<domain>(?![0-9]+\.[0-9])(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+(?P<top>[a-z]{2,24}|[A-Z]{2,24}))\.?"
 )
-_RESERVED_DOMAIN = re.compile(  # RFC 2606, RFC 6761, RFC 6762, and what stands for "your domain" in practice
+# RFC 2606, 6761 and 6762, what stands for "your domain" in practice, and whose domains name algorithms of SSH, as in
+# aes256-gcm (at) openssh.com (RFC 4251, section 6).
+_RESERVED_DOMAIN = re.compile(
     rb"(?:.*\.)?(?:example\.[a-z.]+|.*\.example|.*\.test|.*\.invalid|.*\.localhost|.*\.local|localhost\.localdomain"
-    rb"|(?:my|your)?(?:domain|company|email|server|host|site)\.(?:com|org|net|tld))",
+    rb"|openssh\.com|libssh\.org|(?:my|your)?(?:domain|company|email|server|host|site)\.(?:com|org|net|tld))",
     re.IGNORECASE,
 )
 # Two letters are a country's; of the others, those under which people have addresses, and no file extensions.
@@ -208,8 +210,9 @@ def _token(c: Candidate) -> Verdict:
 # Private keys.
 
 _HEADER = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-# The armour's own lines (Proc-Type, DEK-Info, Version) may come before the body; the next armour or a placeholder not.
-_ARMOUR = re.compile(rb"(?:(?!-----|<KEY>).){0,512}?(?<!\\)(?=[A-Za-z0-9+/=]{32})", re.DOTALL)
+# The armour's own lines may come before the body (`DEK-Info: AES-128-CBC,<hexadecimal>`), the next armour or a
+# placeholder not.
+_ARMOUR = re.compile(rb"(?:(?!-----|<KEY>).){0,512}?(?<![\\,])(?=[A-Za-z0-9+/=]{32})", re.DOTALL)
 # What stands between two lines, which may be those of a comment, or of a literal put together from several.
 _BETWEEN = rb"(?:\\[nrt]|[\s\"'\\,#*>])"
 # Lines without an end are followed only while they are long; before the end come at most two short ones.
@@ -221,7 +224,8 @@ _BODY = re.compile(
 
 def _private_key(c: Candidate) -> Verdict:
     """The base64 body of a private key, from its first line to its last: one span, however many lines it has."""
-    header = _HEADER.match(c.data, c.start - 4, c.finish)
+    dashes = c.start - 4  # the anchor is `-BEG`
+    header = _HEADER.match(c.data, dashes, c.finish) if dashes >= c.begin else None
     armour = header and _ARMOUR.match(c.data, header.end(), c.finish)
     body = armour and _BODY.match(c.data, armour.end(), c.finish)
     return (body.start(), body.end(), _KEY) if body else None
@@ -239,9 +243,10 @@ _KEY_NAME = re.compile(
     re.IGNORECASE,
 )
 _NOT_SECRET_NAME = re.compile(  # `password_hash`, `token_url`, `public_key`, but not `profile_password`
-    r"hash|digest|checksum|sha_?[0-9]|md5|public|fingerprint|tokeniz"
+    r"hash|digest|checksum|sha_?[0-9]|md5|public|fingerprint|tokeniz|(?:next|continuation|page|pagination|sync)_?token"
     r"|(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credential|key)s?[_-]?"
-    r"(?:regex|pattern|type|ids?(?![a-z])|ur[il]|path|file|name|label|prompt|help|hint|field|len|size|min|max|policy)",
+    r"(?:regex|pattern|type|ids?(?![a-z])|ur[il]|path|file|name|label|prompt|help|hint|field|len|size|min|max|policy"
+    r"|last|changed|date|expir)",
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(

@@ -81,6 +81,9 @@ PLANTED = [
 
 LOOK_ALIKES = [
     "user@example.com, a.b@mail.example.org, root@localhost, x@host.test, y@y.invalid, me@box.local",
+    '"sk-ssh-ed25519@openssh.com"', "kex = ['curve25519-sha256@libssh.org']",
+    f'"NextContinuationToken": "{LETTERS[:40]}"',
+    '"PasswordLastUsed": "2016-09-08T21:47:36Z"', "DOMAIN\\path", "user-1.2@3.4.net",
     "git@github.com:owner/repo.git", "ssh://git@github.com/owner/repo", "scp f joe@box.company.io:/tmp",
     "@foo.bar", "@pytest.mark.slow\ndef f(): ...", "a@b", "c = a@b.T", "y = (xs@ws.to(device))", "q@k.mean()",
     "npm i @scope/pkg@1.2.3 left-pad@1.3.0 foo@2.0.0-rc.net", "icon@2x.png", "lib.so@@GLIBC_2.14", "getty@tty1.service",
@@ -187,7 +190,7 @@ def test_a_private_key_without_an_end_takes_its_long_lines_only() -> None:
 
 
 def test_the_armour_of_an_encrypted_private_key_is_kept() -> None:
-    armour = f"{HEADER}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,{HEX[:16]}\n\n"
+    armour = f"{HEADER}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,{HEX[:32]}\n\n"
     assert redacted(f"{armour}{PEM_BODY}\n{FOOTER}\n") == f"{armour}<KEY>\n{FOOTER}\n"
 
 
@@ -223,14 +226,38 @@ def test_rows_keep_their_order_and_their_other_columns() -> None:
     ]
 
 
+def test_a_row_is_redacted_as_if_it_were_alone() -> None:
+    key = f"BEGIN RSA PRIVATE KEY{DASHES}\n{PEM_BODY}\n{FOOTER}"
+    texts = [
+        "x = '----",
+        "-" + key,
+        "pass",
+        "word = 'hunt3r!'",
+        "52.14.131.",
+        "90",
+        "jane@",
+        "corp.com",
+        "a",
+        PLANTED[0][1],
+    ]
+    assert redact(batch(texts), ALL)[0].column("text").to_pylist() == [redacted(text) for text in texts]
+
+
 def test_an_empty_batch_stays_empty() -> None:
     after, redactions = redact(batch([]), ALL)
     assert len(after) == 0 and len(redactions) == 0
 
 
 def test_what_one_replacement_uncovers_is_found_too() -> None:
-    text = "http://u:1a-version@52.14.131.90/x"
-    assert redacted(text) == "http://u:<PASSWORD>@<IP_ADDRESS>/x"
+    text = "login(passwd='x1-version', '52.14.131.90')"
+    assert redacted(text) == "login(passwd='<PASSWORD>', '<IP_ADDRESS>')"
+
+
+def test_a_secret_is_found_wherever_the_parts_of_the_scan_end() -> None:
+    secret = "AKIA" + "Q7RZ2LMX9BTN4KCV"
+    texts = [" " * (4096 - back) + secret for back in range(len(secret) + 1)]
+    after = redact(batch(texts), ALL)[0].column("text").to_pylist()
+    assert after == [text.replace(secret, "<KEY>") for text in texts]
 
 
 GLUE = st.text(max_size=12) | st.sampled_from(["\n", " ", '"', "'", "@", ".", ":", "-", "/", "\\n", "=", "<", ">", "é"])
