@@ -21,8 +21,10 @@ _ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
 
 
 def explain(out: Path, path_or_id: str) -> list[dict[str, Any]]:
-    """What became of every file with this id or path (or path's end), MOST_ROWS at the most.
+    """What became of every file with this id or path (or path's end): MOST_ROWS kept and MOST_ROWS dropped at the most.
 
+    A row has `outcome` (kept or dropped), `id`, `source`, `repo`, `path`, `language` and `size_bytes`; a kept one
+    `places` (`shard` and `sequence`, from 0), a dropped one `stage`, `reason`, `detail`, `survivor_id`, `similarity`.
     Raises DataError where nothing has that id or path.
     """
     dataset = Dataset(out)
@@ -32,7 +34,7 @@ def explain(out: Path, path_or_id: str) -> list[dict[str, Any]]:
         found = _find(dataset, pc.ends_with(pc.field("path"), "/" + path_or_id.lstrip("/")))
     if not found:
         raise DataError(
-            f"{path_or_id}: no file that came in has this id or path; give 32 hex digits, or a path as the dataset "
+            f"{path_or_id!r}: no file that came in has this id or path; give 32 hex digits, or a path as the dataset "
             "has it (hidden and ignored files never come in)"
         )
     return found
@@ -45,8 +47,7 @@ def _exact(path_or_id: str) -> pc.Expression:
 def _find(dataset: Dataset, matches: pc.Expression) -> list[dict[str, Any]]:
     kept = dataset.documents()
     rows = [] if kept is None else kept.scanner(_PLACE, filter=matches).head(MOST_ROWS).to_pylist()
-    ids = [row["id"] for row in rows]
-    places = _places(dataset, ids)
+    places = _places(dataset, [row["id"] for row in rows])
     found = [{"outcome": "kept", **row, "places": places.get(row["id"], [])} for row in rows]
     dropped = dataset.dropped().scanner(filter=matches).head(MOST_ROWS).to_pylist()
     return [*found, *({"outcome": "dropped", **row} for row in dropped)]

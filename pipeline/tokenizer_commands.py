@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sentencepiece
 
-from codemill.errors import DataError
+from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
 from codemill.pipeline.documents import DOCUMENTS, kind_of
 from codemill.pipeline.files import atomic_file
@@ -38,9 +38,7 @@ def check(model_path: Path, files: Sequence[Path]) -> dict[str, Any]:
     """
     model = TokenizerModel.load(model_path)
     reference = sentencepiece.SentencePieceProcessor(model_proto=model.model_bytes)
-    found = dict.fromkeys(
-        ("documents", "bytes", "tokens", "differing_ids", "not_given_back", "lossy_characters"), 0
-    )
+    found = dict.fromkeys(("documents", "bytes", "tokens", "differing_ids", "not_given_back", "lossy_characters"), 0)
     for batch in _documents(files):
         texts = batch.column("text")
         ids = model.encode(texts)
@@ -64,7 +62,13 @@ def _differing(left: pa.LargeListArray, right: pa.LargeListArray) -> int:
 
 
 def _documents(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-    """The texts of files and folders, read as a build reads them. Raises DataError where there are none."""
+    """The texts of files and folders, read as a build reads them.
+
+    Raises ConfigError for a path that is not there, DataError where there is no text.
+    """
+    for path in files:
+        if not path.exists():
+            raise ConfigError(f"{path}: there is no such file or folder; give text files or folders of them")
     source = Source(name="files", path=tuple(str(path) for path in files), kind="tree", on_error="stop")
     splits, _ = list_splits(source)
     some = False

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the data or the run is wrong; 2 the command or the config 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -75,7 +76,8 @@ def _stop_soon_after_interrupt() -> None:
 
 def _stop() -> NoReturn:
     """End at once: files appear whole or not at all, and workers end with their parent."""
-    os.write(2, b"\ncodemill: stopped; what a build has finished is kept: run it again to go on from there\n")
+    with contextlib.suppress(OSError):  # stderr may be closed
+        os.write(2, b"\ncodemill: stopped; what a build has finished is kept: run it again to go on from there\n")
     os._exit(_STOPPED)
 
 
@@ -109,11 +111,12 @@ def build(
     quiet: bool,
 ) -> None:
     """Build training shards as CONFIG (a YAML file) says."""
-    from codemill.pipeline.build import build as run
     from codemill.pipeline.config_file import load_config
+
+    checked = load_config(config, overrides)  # before the heavy imports: a wrong config is told at once
+    from codemill.pipeline.build import build as run
     from codemill.pipeline.summary import summary
 
-    checked = load_config(config, overrides)
     with _engine(workers, quiet) as (engine, reporter):
         manifest = run(checked, engine, reporter, fresh=fresh)
     _print(manifest if as_json else summary(manifest, Path(checked.output.path).expanduser()), as_json)
@@ -146,13 +149,11 @@ def verify(out: Path, workers: int | None, as_json: bool, quiet: bool) -> None:
 @click.option(
     "--sequence",
     type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Which sequence of the shard.",
+    help="Which sequence of the shard  [default: the first that has FIM]",
 )
 @click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True)
 @_as_json
-def inspect(out: Path, sequence: int, shard: int, as_json: bool) -> None:
+def inspect(out: Path, sequence: int | None, shard: int, as_json: bool) -> None:
     """Show one sequence of OUT: its segments, and FIM parts in colour."""
     from codemill.pipeline.inspect import as_json_value, as_text, read_sequence
 
@@ -191,7 +192,7 @@ def tokenizer() -> None:
 
 @tokenizer.command("train")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Where the model goes.")
+@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where the model goes.")
 @click.option("--vocabulary-size", type=click.IntRange(min=512), default=32_000, show_default=True)
 @click.option("--character-coverage", type=click.FloatRange(0.9, 1), default=0.99995, show_default=True)
 def tokenizer_train(files: tuple[Path, ...], output: Path, vocabulary_size: int, character_coverage: float) -> None:
