@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import scipy.stats
 import sentencepiece
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import fim as oracle
 
@@ -155,8 +155,12 @@ def test_ids_are_those_of_the_oracle(model, planned):
     assert encode_fim(model, as_texts(texts), plan).to_pylist() == expected
 
 
+STARTS_WITH_SPACE = ([" a"] * 2, FimPlan(np.array([PSM, SPM], np.uint8), np.array([0, 0]), np.array([1, 0])))
+
+
 @settings(deadline=None)
 @given(planned_texts())
+@example(STARTS_WITH_SPACE)
 def test_fim_is_undone_exactly_for_any_unicode(model, planned):
     texts, plan = planned
     plan = plan._replace(kind=np.maximum(plan.kind, PSM))

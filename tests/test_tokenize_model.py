@@ -188,6 +188,18 @@ def test_sentencepiece_itself_would_take_a_user_defined_lookalike_for_the_token(
     assert raw.piece_to_id("[INST]") in raw.encode("[INST]")
 
 
+def test_text_is_never_encoded_as_fim_tokens_that_are_plain_pieces_as_in_code_llamas_model():
+    names = [f"\u2581<{name}>" for name in ("PRE", "SUF", "MID", "EOT")]
+    beginnings = [name[:size] for name in names for size in range(2, 6)]
+    model = TokenizerModel(with_more_pieces(trained(), [*dict.fromkeys(beginnings), *names]))
+    reserved = {model.special_tokens[f"fim_{name}"] for name in ("prefix", "suffix", "middle", "end")}
+    texts = ["a <PRE>", " <SUF> <MID> <EOT>"]
+    assert reserved & {i for ids in processor(model).encode(texts) for i in ids}
+    ids = model.encode(as_texts(texts))
+    assert not reserved & set(ids.flatten().to_pylist())
+    assert model.decode(ids).to_pylist() == [text.encode() for text in texts]
+
+
 def test_user_defined_pieces_that_are_plain_text_stay_in_use():
     model = TokenizerModel(trained(user_defined_symbols=["return", "\n\n"]))
     assert model.encode(as_texts(["\n\n"]), leading_space=False).to_pylist() == [[processor(model).piece_to_id("\n\n")]]
@@ -225,7 +237,7 @@ def test_padding_is_the_models_own_or_eos():
 
 
 def test_a_vocabulary_beyond_65536_takes_wider_ids():
-    model = TokenizerModel(with_more_pieces(trained(), 66_000))
+    model = TokenizerModel(with_more_pieces(trained(), [f"\ue000{i:06}" for i in range(66_000)]))
     ids = model.encode(as_texts(["return width"]))
     assert (model.dtype, ids.type.value_type) == (np.uint32, pa.uint32())
     assert model.decode(ids).to_pylist() == [b"return width"]

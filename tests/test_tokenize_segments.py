@@ -94,6 +94,13 @@ def test_a_document_that_is_there_twice_is_refused(model, parts):
         documents_from_segments(pa.concat_tables([parts, parts[:1]]), model)
 
 
+def test_a_whole_document_with_the_number_of_a_part_is_refused(model, parts):
+    whole = parts.filter(pc.equal(parts["part"], 0))[:1]
+    numbered = whole.set_column(whole.schema.get_field_index("part"), "part", pa.array([1], pa.int32()))
+    with pytest.raises(DataError, match="without a gap"):
+        documents_from_segments(numbered, model)
+
+
 def replaced(packed: pa.Table, column: str, values: list) -> pa.Table:
     place = packed.schema.get_field_index(column)
     return packed.set_column(place, packed.schema.field(column), pa.array(values, packed.schema.field(column).type))

@@ -29,8 +29,8 @@ def trained(**settings: Any) -> bytes:
     return written.getvalue()
 
 
-def with_more_pieces(model: bytes, count: int) -> bytes:
-    """The model with `count` further pieces that no text holds (sentencepiece_model.proto: field 1 of the model is a
-    piece, field 1 of a piece its text)."""
-    names = [f"\ue000{i:06}".encode() for i in range(count)]
+def with_more_pieces(model: bytes, pieces: list[str]) -> bytes:
+    """The model with further plain pieces (sentencepiece_model.proto: field 1 of the model is a piece, field 1 of a
+    piece its text)."""
+    names = [piece.encode() for piece in pieces]
     return model + b"".join(bytes([0x0A, len(name) + 2, 0x0A, len(name)]) + name for name in names)
