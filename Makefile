@@ -27,10 +27,11 @@ demo: $(READY)
 		--set sources.0.path=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') \
 		--set sources.1.path=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 	@echo
-	$(BIN)/codemill inspect $(DEMO) --sequence 1
+	$(BIN)/codemill inspect $(DEMO)
 	@echo
 	$(BIN)/codemill verify $(DEMO)
-	@printf '\nmade: %s\n' $(DEMO)/shards $(DEMO)/documents $(DEMO)/dropped $(DEMO)/manifest.json $(DEMO)/report.html
+	@echo; echo made:
+	@printf '  %s\n' $(DEMO)/shards $(DEMO)/documents $(DEMO)/dropped $(DEMO)/manifest.json $(DEMO)/report.html
 
 test: $(READY)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile

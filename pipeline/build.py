@@ -42,11 +42,10 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
     """
     out = output_folder(config)
     with _alone_in(out):
-        if fresh:
-            for name in _OURS - {".lock"}:
-                clear_folder(out / name)
-                (out / name).unlink(missing_ok=True)
         (out / NAME).unlink(missing_ok=True)  # from here on the folder is not a dataset, until the build ends
+        for name in sorted(_OURS - {".lock"} if fresh else _unwanted(config)):
+            clear_folder(out / name)
+            (out / name).unlink(missing_ok=True)
         for leftover in out.rglob(f"{TEMPORARY_PREFIX}*"):
             leftover.unlink()
         context = Context(config, out, engine, reporter)
@@ -57,6 +56,12 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
         if not config.output.keep_stages:
             clear_folder(out / "stages")
     return manifest
+
+
+def _unwanted(config: BuildConfig) -> set[str]:
+    """Outputs of an earlier build that this config does not make."""
+    without_tokens = {"shards", "tokenizer.model"} if config.tokenizer is None else set()
+    return without_tokens | (set() if config.output.documents else {"documents"})
 
 
 def write_report(dataset: Dataset) -> None:

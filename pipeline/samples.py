@@ -6,6 +6,7 @@ what is left out is counted; together the runs of a document that is not shorten
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,16 +69,24 @@ def shown_sequence(
     characters: int = 1500,
 ) -> ShownSequence:
     """Decode one sequence (a batch of one row) for reading: at most about `characters` of its text."""
+    views = decoded_segments(sequence, tokenizer)
+    shown = views[:most_segments]
+    each = characters // max(1, len(shown))
+    short = [dataclasses.replace(view, runs=_shortened(view.runs, each)) for view in shown]
+    length = sequence.schema.field("input_ids").type.list_size
+    return ShownSequence(number, short, len(views) - len(shown), length - sum(view.tokens for view in views))
+
+
+def decoded_segments(sequence: pa.RecordBatch, tokenizer: TokenizerModel) -> list[ShownSegment]:
+    """All segments of one sequence (a batch of one row), decoded."""
     table = segments(sequence)
     offsets, tokens = list_buffers(table["ids"])
-    shown = min(len(table), most_segments)
     views = []
-    for i, row in enumerate(table.drop_columns(["ids"]).slice(0, shown).to_pylist()):
+    for i, row in enumerate(table.drop_columns(["ids"]).to_pylist()):
         ids = tokens[offsets[i] : offsets[i + 1]]
-        runs = _shortened(decoded_runs(ids, row["part"], row["fim"], tokenizer), characters // shown)
+        runs = decoded_runs(ids, row["part"], row["fim"], tokenizer)
         views.append(ShownSegment(row["id"], row["part"], row["epoch"], _FIM_NAMES[row["fim"]], len(ids), runs))
-    length = sequence.schema.field("input_ids").type.list_size
-    return ShownSequence(number, views, len(table) - shown, length - len(tokens))
+    return views
 
 
 def decoded_runs(tokens: np.ndarray, part: int, fim: int, tokenizer: TokenizerModel) -> list[Run]:

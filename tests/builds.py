@@ -1,0 +1,62 @@
+"""Small real builds for the tests of the whole: configs, runs of the real command, digests of what they made."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CODEMILL = str(Path(sys.executable).with_name("codemill"))
+OUTPUTS = ("shards", "dropped", "documents")
+
+
+def corpus(folder: Path, files: list[Path], copies: int = 0) -> Path:
+    """Copy real files into a folder; of the first `copies` a near copy and an exact one too."""
+    for number, file in enumerate(files):
+        place = folder / f"d{number % 7}" / f"{number}_{file.name}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+        if number < copies:
+            shutil.copyfile(file, place.with_name(f"same_{place.name}"))
+            edited = file.read_bytes().replace(b"self", b"this", 3) + b"\n# the end\n"
+            place.with_name(f"near_{place.name}").write_bytes(edited)
+    return folder
+
+
+def config(path: Path, out: Path, sources: list[dict[str, Any]], **sections: Any) -> Path:
+    """Write a config with a small tokenizer."""
+    content = {
+        "sources": sources,
+        "decontaminate": ["humaneval"],
+        "tokenizer": {"train": {"vocabulary_size": 1000, "sample_bytes": 500_000}},
+        "sequence": {"length": 512},
+        "output": {"path": str(out), "shards": 3},
+        **sections,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run(*arguments: str | Path, timeout_secs: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command as its user does."""
+    command = [CODEMILL, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_secs, check=False)
+
+
+def build(config_path: Path, *options: str, timeout_secs: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a build that must succeed."""
+    done = run("build", config_path, "--quiet", *options, timeout_secs=timeout_secs)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def digests(out: Path) -> dict[str, str]:
+    """File -> sha256 of all that a build of given inputs must make alike."""
+    files = [path for folder in OUTPUTS for path in sorted((out / folder).glob("*"))]
+    files += [out / "tokenizer.model", out / "report.html"]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
