@@ -54,41 +54,106 @@ def list_archives(source: Source, target_bytes: int, losses: Gatherer) -> Iterat
 
 
 def read_archives(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
-    """The members of the archives of a split."""
+    """The members of the archives of a split. The standard library lists and reads them one by one."""
     for name in split.part:
         repo = gatherer.source.repo or project_name(name)
         url = join(split.url, name)
+        stated = StatedLicense(url)
         try:
-            license_id = None if gatherer.source.license else _archive_license(url)
             with open_input(url) as file:
-                yield from _documents(members(file), name, repo, license_id, gatherer)
+                yield from _documents(members(file), name, repo, stated, gatherer)
         except BombError as bomb:
             gatherer.drop("archive_bomb", name, repo, f"{bomb}; the rest of it was not read")
         except DAMAGE as error:
             gatherer.drop("unreadable", name, repo, str(error) or type(error).__name__)
+        stated.settle()
 
 
 def _documents(
-    found: Iterator[Member], archive: str, repo: str, license_id: str | None, gatherer: Gatherer
+    found: Iterator[Member], archive: str, repo: str, stated: StatedLicense, gatherer: Gatherer
 ) -> Iterator[pa.RecordBatch]:
     wanted = selector(gatherer.source)
     for member in found:
         path = member.path
-        if member.reason == LINK or (wanted is not None and not wanted(path)):
+        text: bytes | None = None
+        is_row = member.reason != LINK and (wanted is None or wanted(path))
+        if member.reason is None:
+            is_row = is_row and not is_hidden(path)
+            asked = gatherer.source.license is None and stated.asks(member)
+            try:
+                if asked or (is_row and member.size_bytes <= gatherer.max_size_bytes):
+                    text = member.read()
+                if asked and text is not None:
+                    stated.note(path, text)
+            except DAMAGE as error:
+                member = Member(path, member.size_bytes, "unreadable", str(error))
+        if not is_row:
             continue
         if member.reason is not None:
             gatherer.drop(member.reason, path, repo, f"{archive}: {member.detail}", member.size_bytes)
-        elif is_hidden(path):
-            continue
-        elif member.size_bytes > gatherer.max_size_bytes:
+        elif text is None or member.size_bytes > gatherer.max_size_bytes:
             gatherer.drop_too_large(path, repo, member.size_bytes)
         else:
-            try:
-                gatherer.add(member.read(), path, repo, license_id)
-            except DAMAGE as error:
-                gatherer.drop("unreadable", path, repo, f"{archive}: {error}", member.size_bytes)
+            gatherer.add(text, path, repo, None if gatherer.source.license else stated)
         if gatherer.full:
             yield from gatherer.take()
+
+
+class StatedLicense:
+    """The licence that an archive states, which may stand behind the members that it is for.
+
+    It is called when a batch is handed out. Where its archive was read to the end by then, what was noted on the way
+    counts, else a second reading of the archive finds it. Asked are files at the top, in the one folder
+    that holds all members, and in a wheel's `.dist-info`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stated: list[tuple[str, str, bytes]] = []
+        self._tops: set[str] = set()  # folders at the top; a second one is enough to know
+        self._is_settled = False
+        self._license: str | None = None
+
+    def asks(self, member: Member) -> bool:
+        """Whether a member may state the licence; each member must come by here."""
+        if self._is_settled:
+            return False
+        folder, _, name = member.path.rpartition("/")
+        if len(self._tops) < 2:
+            self._tops.add(member.path.partition("/")[0])
+        is_top = "/" not in folder or (folder.endswith(".dist-info/licenses") and folder.count("/") == 1)
+        is_small = member.size_bytes <= LICENSE_FILE_BYTES and len(self._stated) < _MAX_STATEMENTS
+        return is_top and is_small and states_license(name)
+
+    def note(self, path: str, content: bytes) -> None:
+        """The content of a member that was asked for."""
+        folder, _, name = path.rpartition("/")
+        self._stated.append((folder, name, content))
+
+    def settle(self) -> None:
+        """Take what was noted for all that there is, and let go of it."""
+        if not self._is_settled:
+            only = next(iter(self._tops)) if len(self._tops) == 1 else ""
+            inside = [(n, text) for folder, n, text in self._stated if folder in ("", only) or ".dist-info" in folder]
+            self._license = stated_license(inside)
+            self._stated.clear()
+            self._is_settled = True
+
+    def __call__(self) -> str | None:
+        if not self._is_settled:
+            self._read_again()
+            self.settle()
+        return self._license
+
+    def _read_again(self) -> None:
+        self._stated, self._tops = [], set()
+        try:
+            with open_input(self._url) as file:
+                for member in members(file):
+                    if member.reason is None and self.asks(member):
+                        self.note(member.path, member.read())
+        except (BombError, *DAMAGE):  # the first reading comes to it, too, and reports it
+            pass
 
 
 def project_name(archive: str) -> str:
@@ -97,28 +162,3 @@ def project_name(archive: str) -> str:
     suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
     stem = name[: len(name) - len(suffix)]
     return _VERSION.sub("", stem) or stem
-
-
-def _archive_license(url: str) -> str | None:
-    """The licence that an archive states: a first pass over it, since the statement may stand last.
-
-    Asked are files at the top, in the one folder that holds all members, and in a wheel's `.dist-info`. What cannot
-    be read gives none; the second pass reports it.
-    """
-    stated: list[tuple[str, str, bytes]] = []
-    tops: set[str] = set()
-    try:
-        with open_input(url) as file:
-            for member in members(file):
-                folder, _, name = member.path.rpartition("/")
-                if len(tops) < 2:
-                    tops.add(member.path.partition("/")[0])
-                is_top = folder.count("/") == 0 or re.fullmatch(r"[^/]+\.dist-info/licenses", folder)
-                small = member.reason is None and member.size_bytes <= LICENSE_FILE_BYTES
-                if is_top and small and states_license(name) and len(stated) < _MAX_STATEMENTS:
-                    stated.append((folder, name, member.read()))
-    except (BombError, *DAMAGE):
-        pass
-    only = tops.pop() if len(tops) == 1 else ""
-    inside = [(n, text) for folder, n, text in stated if folder in ("", only) or ".dist-info" in folder]
-    return stated_license(inside)

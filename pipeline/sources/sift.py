@@ -6,7 +6,7 @@ raw row is a row of exactly one of them. A text is kept byte for byte as it came
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from codemill.pipeline.license import header_licenses
 
 BATCH_TEXT_BYTES = 8 * 1024 * 1024  # of text in a batch, about
 _BATCH_ROWS = 16_384  # bounds a batch of very small or of dropped files
+
+License = str | None | Callable[[], str | None]  # of a repository; called when it is needed
 
 RAW = pa.schema(
     [
@@ -58,8 +60,8 @@ def sift(raw: pa.RecordBatch, source: Source, max_size_bytes: int) -> Iterator[p
         texts = raw.column("text").cast(pa.large_string())
         documents = _rows(raw, source, document_ids(texts)).append_column("text", texts)
         blank = pc.or_(pc.utf8_is_space(texts), pc.equal(pc.binary_length(texts), 0))
-        documents, empty = split_rows(documents, blank.to_numpy(zero_copy_only=False))
-        if len(empty):
+        if pc.any(blank).as_py():
+            documents, empty = split_rows(documents, blank.to_numpy(zero_copy_only=False))
             yield dropped_rows(empty, "empty")
         if len(documents):
             yield _complete(documents, source)
@@ -120,11 +122,11 @@ class Gatherer:
 
     def _clear(self) -> None:
         self._texts: list[bytes] = []
-        self._provenance: list[tuple[str | None, str, str | None]] = []
+        self._provenance: list[tuple[str | None, str, License]] = []
         self._dropped: list[dict[str, Any]] = []
         self._text_bytes = 0
 
-    def add(self, text: bytes, path: str, repo: str | None, repo_license: str | None) -> None:
+    def add(self, text: bytes, path: str, repo: str | None, repo_license: License) -> None:
         """One file's bytes; not more than about `max_size_bytes`, since they are held until the batch is full."""
         self._texts.append(text)
         self._provenance.append((repo, path, repo_license))
@@ -160,7 +162,7 @@ class Gatherer:
             yield from sift(_raw(texts, provenance), self.source, self.max_size_bytes)
 
 
-def _raw(texts: list[bytes], provenance: list[tuple[str | None, str, str | None]]) -> pa.RecordBatch:
+def _raw(texts: list[bytes], provenance: list[tuple[str | None, str, License]]) -> pa.RecordBatch:
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
@@ -169,7 +171,7 @@ def _raw(texts: list[bytes], provenance: list[tuple[str | None, str, str | None]
         "text": pa.Array.from_buffers(pa.large_binary(), len(texts), buffers),
         "repo": pa.array(repos, pa.string()),
         "path": pa.array(paths, pa.string()),
-        "repo_license": pa.array(licenses, pa.string()),
+        "repo_license": pa.array([each() if callable(each) else each for each in licenses], pa.string()),
     }
     nothing = {field.name: pa.nulls(len(texts), field.type) for field in RAW if field.name not in columns}
     return pa.RecordBatch.from_arrays([{**columns, **nothing}[name] for name in RAW.names], schema=RAW)
