@@ -159,8 +159,8 @@ def _faults(error: pydantic.ValidationError, path: str, origins: dict[Place, str
         origin = next(
             (told for key, told in origins.items() if key[: len(place)] == place or place[: len(key)] == key), path
         )
-        where = f"{'.'.join(place)}: " if place else ""
-        yield f"{origin if place else path}: {where}{_rule(fault, place)}"
+        where = ".".join(step if step.isprintable() else repr(step) for step in place)
+        yield f"{f'{origin}: {where}' if place else path}: {_rule(fault, place)}"
 
 
 def _rule(fault: Any, place: Place) -> str:
