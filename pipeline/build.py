@@ -1,8 +1,7 @@
 """`codemill build`: the stages in their order, then the report, and the manifest last.
 
-Flows in: a config. Flows out: OUT, as DESIGN's "Output of a build" has it. A killed build leaves a folder
-without a manifest,
-and the next one goes on from the tasks that were finished.
+Flows in: a config. Flows out: OUT, as DESIGN's "Output of a build" has it. A killed build leaves a folder without a
+manifest, and the next one goes on from the tasks that were finished.
 """
 
 from __future__ import annotations
@@ -78,17 +77,13 @@ def write_report(dataset: Dataset) -> None:
 def output_folder(config: BuildConfig) -> Path:
     """The output folder, made if need be. Raises ConfigError for one that holds something else."""
     if "://" in config.output.path and not config.output.path.startswith("file://"):
-        raise ConfigError(
-            f"output.path: {config.output.path}: outputs are written to local folders; give one"
-        )
+        raise ConfigError(f"output.path: {config.output.path}: outputs are written to local folders; give one")
     out = Path(config.output.path.removeprefix("file://")).expanduser()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"output.path: {out}: is a file; give a folder")
     foreign = sorted(path.name for path in out.iterdir() if path.name not in _OURS) if out.exists() else []
     if foreign and not (out / "stages").is_dir():
-        raise ConfigError(
-            f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder"
-        )
+        raise ConfigError(f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder")
     with readable_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     return out

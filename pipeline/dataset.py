@@ -61,9 +61,7 @@ class Dataset:
         try:
             yield from (batch for batch in read_part(path, columns) if len(batch))
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(
-                f"{path}: cannot be read ({error}); run `codemill verify`, and build again"
-            ) from None
+            raise DataError(f"{path}: cannot be read ({error}); run `codemill verify`, and build again") from None
 
     def tokenizer(self) -> TokenizerModel | None:
         """The model that the shards were made with; null where there are none."""
@@ -82,7 +80,5 @@ class Dataset:
         for part in sorted(set(numbers.tolist())):
             for batch in read_part(part_path(folder, "documents", part), ["id", "text"]):
                 here = batch.filter(pc.is_in(batch.column("id"), value_set=wanted))
-                found |= dict(
-                    zip(here.column("id").to_pylist(), here.column("text").to_pylist(), strict=True)
-                )
+                found |= dict(zip(here.column("id").to_pylist(), here.column("text").to_pylist(), strict=True))
         return found

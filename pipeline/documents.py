@@ -58,9 +58,7 @@ def kind_of(schema: pa.Schema) -> str:
     """The table that batches of this schema belong to. Raises ValueError where the schema does not say."""
     kind = (schema.metadata or {}).get(b"kind")
     if kind is None:
-        raise ValueError(
-            f"a batch must name its kind in its schema's metadata; this one has columns {schema.names}"
-        )
+        raise ValueError(f"a batch must name its kind in its schema's metadata; this one has columns {schema.names}")
     return kind.decode()
 
 
@@ -89,9 +87,7 @@ REASONS: dict[str, dict[str, str]] = {
         "encoded_blob": "mostly base64, hexadecimal or escape sequences",
     },
     "exact": {"exact_duplicate": "the same text as its survivor"},
-    "decontaminate": {
-        "contaminated": "it shares an n-gram with a benchmark; `detail` names benchmark, task and text"
-    },
+    "decontaminate": {"contaminated": "it shares an n-gram with a benchmark; `detail` names benchmark, task and text"},
     "near": {"near_duplicate": "true Jaccard similarity to its survivor at or above `dedup.near.threshold`"},
     "mixture": {"over_budget": "the mixture's budget was met without it"},
 }
@@ -110,10 +106,7 @@ def dropped_rows(
     if detail is None or isinstance(detail, str):
         detail = pa.repeat(pa.scalar(detail, pa.string()), n)
     columns = {
-        **{
-            name: documents.column(name)
-            for name in ("id", "source", "repo", "path", "language", "size_bytes")
-        },
+        **{name: documents.column(name) for name in ("id", "source", "repo", "path", "language", "size_bytes")},
         "stage": pa.repeat(pa.scalar(STAGE_OF_REASON[reason]), n),
         "reason": pa.repeat(pa.scalar(reason), n),
         "detail": detail,
@@ -140,9 +133,7 @@ def source_priorities(priorities: Mapping[str, int], sources: pa.Array | pa.Chun
 def provenance(documents: pa.Table) -> pa.Array:
     """string[n]: `source:repo/path`, how messages name a document."""
     parts = [pc.fill_null(documents.column(name), "") for name in ("source", "repo", "path")]
-    return pc.binary_join_element_wise(
-        parts[0], pc.binary_join_element_wise(*parts[1:], "/"), ":"
-    ).combine_chunks()
+    return pc.binary_join_element_wise(parts[0], pc.binary_join_element_wise(*parts[1:], "/"), ":").combine_chunks()
 
 
 def sorted_dropped(dropped: pa.Table) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, and what is on record about them.
 
-A file is written under a temporary name beside its final one, flushed to the disk, and renamed. A `Receipt`
-holds its
+A file is written under a temporary name beside its final one, flushed to the disk, and renamed. A `Receipt` holds its
 rows, bytes and sha256, counted while it was written, so that nothing is read twice.
 """
 
@@ -166,9 +165,7 @@ class TableWriter:
         self._format = file_format
         self._pending: list[pa.RecordBatch] = []
         if file_format == "parquet":
-            self._parquet = pq.ParquetWriter(
-                file, schema, compression="zstd", compression_level=3, store_schema=True
-            )
+            self._parquet = pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, store_schema=True)
         else:
             compression = "lz4" if file_format == "lz4" else None
             options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
@@ -187,9 +184,7 @@ class TableWriter:
             if sum(map(len, self._pending)) >= _PARQUET_ROWS:
                 self._flush_parquet(final=False)
         elif self._pads is not None:
-            self._ipc.write_batch(
-                batch, custom_metadata=self._pads[self._file.tell() % _SHARD_ALIGNMENT_BYTES]
-            )
+            self._ipc.write_batch(batch, custom_metadata=self._pads[self._file.tell() % _SHARD_ALIGNMENT_BYTES])
         else:
             self._ipc.write_batch(batch)
 
@@ -209,8 +204,8 @@ class TableWriter:
 
 
 def _aligning_pads(schema: pa.Schema) -> dict[int, dict[str, str]]:
-    """Where in the file (modulo 64) a batch begins -> the metadata that puts its first column's values on a
-    multiple of 64.
+    """Where in the file (modulo 64) a batch begins -> the metadata that puts its first column's values on a multiple
+    of 64.
 
     pyarrow aligns to 8 bytes only. The size of a batch's header is a function of the schema and of the metadata's
     length, so it is measured once, on a batch of one row whose first column is a fixed-size list.

@@ -1,5 +1,5 @@
-"""The manifest: what describes a dataset, made from the records of the stages, written last, protected by its
-own checksum."""
+"""The manifest: what describes a dataset, made from the records of the stages, written last, protected by its own
+checksum."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from codemill.pipeline.documents import REASONS
 from codemill.pipeline.report_data import Dropped, Kept, Pair, dropped_documents, kept_documents, places
 from codemill.pipeline.report_diff import side_by_side
 from codemill.pipeline.report_formats import count, share, short, size, visible
-from codemill.pipeline.samples import ShownSequence, shown_sequence
 from codemill.pipeline.report_sequences import Sequences, sequence_figures
+from codemill.pipeline.samples import ShownSequence, shown_sequence
 
 if TYPE_CHECKING:
     from codemill.pipeline.dataset import Dataset

@@ -1,8 +1,8 @@
 """`codemill verify`: does a dataset hold what it claims? Every checksum, every count, every invariant.
 
-Flows in: an output folder. Flows out: a `Verdict`: what was proved, and what is wrong, each problem naming its file. It
-trusts nothing but the manifest's checksum: sequences are taken apart and decoded, and every document is compared with
-its text.
+Flows in: an output folder. Flows out: a `Verdict`: what was proved, and what is wrong, each problem naming its file.
+It trusts nothing but the manifest's checksum: sequences are taken apart and decoded, and every document is compared
+with its text.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def test_formats_lists_every_reason_with_its_meaning() -> None:
     table = (ROOT / "docs" / "FORMATS.md").read_text().split("<!-- reasons -->")[1].split("<!-- /reasons -->")[0]
     told = [tuple(cell.strip(" `") for cell in line.strip("| ").split("|")) for line in table.strip().splitlines()[2:]]
     assert [(stage, reason) for stage, reason, _ in told] == [(s, r) for s, rs in REASONS.items() for r in rs]
-    assert [m.replace("`", "") for *_, m in told] == [m.replace("`", "") for rs in REASONS.values() for m in rs.values()]
+    meanings = [meaning.replace("`", "") for reasons in REASONS.values() for meaning in reasons.values()]
+    assert [meaning.replace("`", "") for *_, meaning in told] == meanings
 
 
 @pytest.mark.parametrize(("heading", "fields"), [("documents/", DOCUMENT_FIELDS), ("dropped/", DROPPED_FIELDS)])

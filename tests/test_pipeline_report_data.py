@@ -22,8 +22,8 @@ from codemill.pipeline.documents import DOCUMENTS
 from codemill.pipeline.report_data import HALF_OCTAVES, Histogram, IdSample, bin_counts
 from codemill.pipeline.report_diff import LINE_CHARACTERS, MOST_ROWS, side_by_side
 from codemill.pipeline.report_formats import count, share, short, size, visible
-from codemill.pipeline.samples import shown_sequence
 from codemill.pipeline.report_sequences import MIDDLE_EDGES, sequence_figures
+from codemill.pipeline.samples import shown_sequence
 from codemill.tokenize.fim import FimPlan, encode_fim
 from codemill.tokenize.model import TokenizerModel
 

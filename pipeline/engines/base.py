@@ -1,10 +1,9 @@
 """The three verbs that every stage is written in, and what an engine is.
 
-A stage builds a plan out of `rows`, `map` and `exchange` and hands it to `write`; it never knows which engine
-works it off.
-Elements are record batches; a batch's schema names the table (`kind`) that it belongs to. Every function in a
-plan is
-a picklable object (a frozen dataclass with `__call__`, as a rule), because an engine may run it in another process.
+A stage builds a plan out of `rows`, `map` and `exchange` and hands it to `write`; it never knows which engine works
+it off. Elements are record batches; a batch's schema names the table (`kind`) that it belongs to. Every function in a
+plan is a picklable object (a frozen dataclass with `__call__`, as a rule), because an engine may run it in another
+process.
 """
 
 from __future__ import annotations
@@ -90,8 +89,7 @@ class Engine(Protocol):
     def write(self, collection: Collection, sink: Sink, label: str) -> list[list[Receipt]]:
         """Run the plan and write what comes out; the receipts of each element, in order.
 
-        Whole or not at all, file by file; a second call with the same fingerprint goes on where the first one
-        ended.
+        Whole or not at all, file by file; a second call with the same fingerprint goes on where the first one ended.
         """
         ...
 

@@ -1,9 +1,7 @@
 """The local engine: worker processes on one machine, exchanges through Arrow files on its disk.
 
-Memory is bounded by the size of an element or a partition times the number of workers, never by the corpus. A
-task is
-the unit of retry and of resumption: what a killed run finished is not done again. The outcome does not depend
-on the
+Memory is bounded by the size of an element or a partition times the number of workers, never by the corpus. A task is
+the unit of retry and of resumption: what a killed run finished is not done again. The outcome does not depend on the
 number of workers, because every task writes files of its own, named by its place in the plan.
 """
 

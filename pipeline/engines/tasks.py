@@ -1,10 +1,8 @@
 """What one task of a plan does, in whatever process: run the functions, write files or a spill, hand back receipts.
 
-A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition, a
-batch a partition,
-and a receipt that says which batch is which. The reader of a partition takes one batch out of each task's
-spill, so it
-holds one partition and nothing else.
+A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition, a batch a
+partition, and a receipt that says which batch is which. The reader of a partition takes one batch out of each task's
+spill, so it holds one partition and nothing else.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def _inputs(rows: pa.Table) -> Iterator[pa.RecordBatch]:
         lines = pc.binary_join_element_wise(
             *texts, pa.scalar("", pa.large_string()), pa.scalar("\0", pa.large_string())
         ).combine_chunks()
-        digest = hashlib.sha256(memoryview(text_buffers(lines).data)).hexdigest()
+        digest = hashlib.sha256(text_buffers(lines).data.data).hexdigest()
         found.append((source, len(here), pc.sum(here.column("size_bytes")).as_py() or 0, digest))
     columns = [pa.array([row[i] for row in found], field.type) for i, field in enumerate(INPUTS)]
     yield pa.RecordBatch.from_arrays(columns, schema=INPUTS)

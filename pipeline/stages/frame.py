@@ -1,10 +1,8 @@
 """What every stage has in common: its folder, its record, and whether an earlier build's work still stands.
 
-A stage leaves `OUT/stages/<stage>/manifest.json`: the fingerprint of all that its outcome depends on (its
-version, its part of the config,
-the fingerprints of the stages that it reads), the files that it wrote, and facts that later stages need. A
-stage whose
-fingerprint is unchanged and whose files are all there is not run again.
+A stage leaves `OUT/stages/<stage>/manifest.json`: the fingerprint of all that its outcome depends on (its version,
+its part of the config, the fingerprints of the stages that it reads), the files that it wrote, and facts that later
+stages need. A stage whose fingerprint is unchanged and whose files are all there is not run again.
 """
 
 from __future__ import annotations
@@ -65,8 +63,7 @@ class Work:
         self.files: list[Receipt] = []
 
     def write(self, collection: Collection, kinds: dict[str, pa.Schema], step: str, **sink: Any) -> list[list[Receipt]]:
-        """Write into the stage's folder (or `folder=`) and keep the receipts; `step` names the work in this
-        stage."""
+        """Write into the stage's folder (or `folder=`) and keep the receipts; `step` names the work in this stage."""
         folder = sink.pop("folder", self.folder)
         state = self.folder / ".steps" / step
         target = Sink(folder=folder, state=state, fingerprint=f"{self.fingerprint}/{step}", kinds=kinds, **sink)

@@ -1,8 +1,7 @@
 """Ingest: from sources to unique, filtered, redacted documents, partitioned and sorted by id.
 
-Flows in: what the sources list. Flows out, for each partition of ids: `documents` (unique texts, redacted),
-`dropped` (unreadable, filtered out, exact duplicates) and `redactions`. Every input file, row or archive
-member is a row of
+Flows in: what the sources list. Flows out, for each partition of ids: `documents` (unique texts, redacted), `dropped`
+(unreadable, filtered out, exact duplicates) and `redactions`. Every input file, row or archive member is a row of
 `documents` or of `dropped`. This is the one stage that shuffles text.
 """
 
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from codemill.pipeline.filters import apply_filters, load_opt_out
 
 from codemill.dedup.exact import exact_duplicates
 from codemill.hashing import hash_texts, id_words
@@ -34,6 +32,7 @@ from codemill.pipeline.documents import (
     source_priorities,
 )
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
+from codemill.pipeline.filters import apply_filters, load_opt_out
 from codemill.pipeline.redact import redact
 from codemill.pipeline.sources.splits import Split, list_splits, read_split
 from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, text_batches
@@ -91,29 +90,22 @@ def _list(config: BuildConfig) -> tuple[list[Split], pa.Table]:
 
 def _rows(splits: list[Split], listing_drops: pa.Table) -> Rows:
     """The work list: a split a row, and one row for what could not even be listed."""
-    described = [json.dumps(dataclasses.asdict(split)) for split in splits]
-    rows = {
-        "split": described,
-        "dropped": [None] * len(splits),
-        "size_bytes": [split.size_bytes for split in splits],
-    }
+    rows: list[tuple[str | None, bytes | None, int]] = [
+        (json.dumps(dataclasses.asdict(split)), None, split.size_bytes) for split in splits
+    ]
     if len(listing_drops) or not splits:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, DROPPED) as writer:
             writer.write_table(listing_drops)
-        rows = {
-            "split": [*described, None],
-            "dropped": [*rows["dropped"], sink.getvalue().to_pybytes()],
-            "size_bytes": [*rows["size_bytes"], 0],
-        }
+        rows.append((None, sink.getvalue().to_pybytes(), 0))
     schema = pa.schema([("split", pa.string()), ("dropped", pa.binary()), ("size_bytes", pa.int64())])
-    return Rows(pa.table(rows, schema=schema))
+    return Rows(pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema))
 
 
 @dataclass(frozen=True)
 class ReadAndFilter:
-    """A split -> its documents that pass the filters, and what was dropped. Duplicates inside a batch lose their
-    text at once, so that a text that a source repeats a million times does not travel a million times."""
+    """A split -> its documents that pass the filters, and what was dropped. Duplicates inside a batch lose their text
+    at once, so that a text that a source repeats a million times does not travel a million times."""
 
     config: BuildConfig
     opted_out: frozenset[str]

@@ -1,9 +1,9 @@
-"""Mixture: how many epochs each document takes part in, from shares or epochs a source and language, and a
-token budget.
+"""Mixture: how many epochs each document takes part in, from shares or epochs a source and language, and a token
+budget.
 
-A group (a source, or a language inside it) with `e` epochs gives every document floor(e) times, and once more
-those that a seeded order
-puts first, up to the fraction that is left. A document that no epoch takes is dropped as `over_budget`.
+A group (a source, or a language inside it) with `e` epochs gives every document floor(e) times, and once more those
+that a seeded order puts first, up to the fraction that is left. A document that no epoch takes is dropped as
+`over_budget`.
 """
 
 from __future__ import annotations
@@ -82,9 +82,8 @@ def plan_groups(
 ) -> tuple[list[Group], np.ndarray]:
     """The groups with their epochs, and int64[n]: the group of each document.
 
-    documents: `source` and `language` are read. costs: int64[n] tokens. Raises ConfigError for shares that
-    cannot be, DataError
-    for a share of nothing.
+    documents: `source` and `language` are read. costs: int64[n] tokens. Raises ConfigError for shares that cannot be,
+    DataError for a share of nothing.
     """
     source_of = pc.index_in(documents.column("source"), value_set=pa.array(sources)).to_numpy().astype(np.int64)
     totals = np.bincount(source_of, weights=costs, minlength=len(sources)).astype(np.int64)
@@ -169,8 +168,7 @@ def document_epochs(
 ) -> np.ndarray:
     """int32[n]: how many epochs each document takes part in (epochs 0 to that number).
 
-    words: uint64[n, 2] document ids. costs: int64[n] tokens. A fraction of an epoch takes documents in a
-    seeded order
+    words: uint64[n, 2] document ids. costs: int64[n] tokens. A fraction of an epoch takes documents in a seeded order
     while their tokens stay within it.
     """
     order = np.lexsort((words[:, 1], words[:, 0], draws(words, seed, "mixture")))

@@ -1,12 +1,10 @@
 """Near-deduplication: what is dropped has a kept survivor at or above the threshold, by true Jaccard similarity.
 
-The outcome is the definition in `dedup.resolve`: go through the documents in survivor order; drop one if and
-only if it
-shares a band with a kept one and their similarity reaches the threshold. Everything here only spreads that over
-partitions: signatures by part; bands exchanged by key into star edges; components by union-find; then units of
-whole components,
-each resolved in one task. A component that outgrows a unit is cut, in survivor order, into pieces, which are
-resolved one after the other against what was kept of the earlier ones (`near_pieces`).
+The outcome is the definition in `dedup.resolve`: go through the documents in survivor order; drop one if and only if
+it shares a band with a kept one and their similarity reaches the threshold. Everything here only spreads that over
+partitions: signatures by part; bands exchanged by key into star edges; components by union-find; then units of whole
+components, each resolved in one task. A component that outgrows a unit is cut, in survivor order, into pieces, which
+are resolved one after the other against what was kept of the earlier ones (`near_pieces`).
 
 A document is known by its number: the rows of the ingest parts, counted through.
 """

@@ -1,10 +1,9 @@
 """Near-deduplication, second half: components become units of work, and units become pairs (dropped, survivor).
 
-A unit holds whole components, up to UNIT_BYTES of text. A larger component is cut, in survivor order, into
-pieces of that size,
-each a unit of its own. Pieces are resolved in rounds: round r resolves the r-th piece of every such component
-against what was
-kept of its earlier pieces, which is the same outcome as resolving the whole (`dedup.resolve`).
+A unit holds whole components, up to UNIT_BYTES of text. A larger component is cut, in survivor order, into pieces of
+that size, each a unit of its own. Pieces are resolved in rounds: round r resolves the r-th piece of every such
+component against what was kept of its earlier pieces, which is the same outcome as resolving the whole
+(`dedup.resolve`).
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ class Units(NamedTuple):
     """Which documents are resolved together.
 
     unit: int64[n], the unit of each document, -1 for those that are alone in their component.
-    count: how many units there are.
+    total: how many units there are.
     giants: for each cut component, the units of its pieces in survivor order; longest first.
     part_bytes: text of each part that has a unit.
     """
 
     unit: np.ndarray
-    count: int
+    total: int
     giants: list[list[int]]
     part_bytes: list[int]
 
@@ -66,18 +65,18 @@ def resolve_units(
     config = work.context.config
     units = _plan(config, survivors, starts, labels)
     near = config.dedup.near
-    if near is None or not units.count:
+    if near is None or not units.total:
         return []
     permutations = near.permutations
     rows = part_rows(units.part_bytes).table
     by_part = pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(units.unit))
     gathered = Mapped(Rows(rows.append_column("units", by_part)), Gather(survivors, work.folder, starts, permutations))
-    first_piece = min((pieces[0] for pieces in units.giants), default=units.count)
+    first_piece = min((pieces[0] for pieces in units.giants), default=units.total)
     kinds = {"pairs": PAIRS, "pieces": _piece_schema(permutations)}
     step = ResolveUnit(config.priorities(), near, banding, first_piece)
     members = {"members": _member_schema(permutations)}
-    work.write(Exchanged(gathered, PartitionOfUnit(), units.count, step, members), kinds, "resolve")
-    paths = [part_path(work.folder, "pairs", unit) for unit in range(units.count)]
+    work.write(Exchanged(gathered, PartitionOfUnit(), units.total, step, members), kinds, "resolve")
+    paths = [part_path(work.folder, "pairs", unit) for unit in range(units.total)]
     for number in range(max(map(len, units.giants), default=0)):
         pieces = [
             [str(part_path(work.folder, "pieces", unit)) for unit in g[: number + 1]]
@@ -101,7 +100,7 @@ def _round(folder: Path, number: int) -> Path:
 
 def _plan(config: BuildConfig, survivors: Survivors, starts: np.ndarray, labels: np.ndarray) -> Units:
     """Cut the components of two or more documents into units of about UNIT_BYTES."""
-    sizes = np.concatenate([_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)] or [[]])
+    sizes = np.concatenate([_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)] or [np.zeros(0)])
     costs = sizes.astype(np.int64) + _ROW_BYTES
     members = np.bincount(labels, minlength=len(labels)) if len(labels) else np.zeros(0, np.int64)
     totals = np.bincount(labels, weights=costs, minlength=len(labels)).astype(np.int64) if len(labels) else members
@@ -243,8 +242,8 @@ class ResolveUnit:
 
 @dataclass(frozen=True)
 class ResolvePiece:
-    """The files of one component's pieces, the last of which is due, and of the earlier ones' pairs -> the
-    last one's pairs."""
+    """The files of one component's pieces, the last of which is due, and of the earlier ones' pairs -> the last one's
+    pairs."""
 
     threshold: float
     banding: tuple[int, int]

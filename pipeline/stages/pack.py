@@ -1,9 +1,8 @@
-"""Pack: documents become renderings (plain or FIM, an epoch each), meet in shuffled windows, and are packed
-into sequences.
+"""Pack: documents become renderings (plain or FIM, an epoch each), meet in shuffled windows, and are packed into
+sequences.
 
-The shuffle key of a rendering is a draw from (seed, id, epoch), and a window is a range of keys; so the order
-of the rows of the
-shards is a function of the documents and the seed alone. The `shards` stage strings the windows together.
+The shuffle key of a rendering is a draw from (seed, id, epoch), and a window is a range of keys; so the order of the
+rows of the shards is a function of the documents and the seed alone. The `shards` stage strings the windows together.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ _CHUNK_BYTES = 8 << 20  # of input_ids in one record batch of a shard
 
 
 def keyed_renderings(dtype: np.dtype) -> pa.Schema:
-    """One row a (document, epoch), with its shuffle key. Where the packing cannot need it, `plain` is null beside a FIM
-    rendering."""
+    """One row a (document, epoch), with its shuffle key. Where the packing cannot need it, `plain` is null beside a
+    FIM rendering."""
     return schema_of("renderings", [pa.field("key", pa.uint64()), *renderings_schema(dtype)])
 
 

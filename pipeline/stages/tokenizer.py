@@ -1,5 +1,4 @@
-"""Tokenizer: the SentencePiece model of the build, loaded from a file or trained on a sample of its own
-documents."""
+"""Tokenizer: the SentencePiece model of the build, loaded from a file or trained on a sample of its own documents."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def text_buffers(column: pa.Array | pa.ChunkedArray) -> TextBuffers:
             raise ValueError(f"a column of {column.nbytes} bytes does not fit one Arrow array; hand over fewer rows")
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        width = np.dtype(np.int32)
+        width: np.dtype = np.dtype(np.int32)
     elif pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
         width = np.dtype(np.int64)
     else:

@@ -1,9 +1,8 @@
 """Hashes that everybody must agree on: document ids, and the 64-bit mixing behind every seeded draw.
 
-Document ids are BLAKE2b-128 (RFC 7693) of the UTF-8 text, as 32 hex digits; kernels hold them as two uint64.
-Seeded draws are counter-based: a pure function of (seed, id, ...), never of an order. `mix` is the finalizer of
-SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), applied to each word in
-turn.
+Document ids are BLAKE2b-128 (RFC 7693) of the UTF-8 text, as 32 hex digits; kernels hold them as two uint64. Seeded
+draws are counter-based: a pure function of (seed, id, ...), never of an order. `mix` is the finalizer of SplitMix64
+(Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), applied to each word in turn.
 """
 
 from __future__ import annotations
@@ -38,12 +37,11 @@ def combine(state, word):
 def document_ids(texts: pa.Array) -> pa.Array:
     """string[n]: the id of each text: BLAKE2b-128 of its bytes as 32 hex digits.
 
-    hashlib does the hashing, over views of the Arrow buffer; at about 2 microseconds a document its Python
-    loop costs
+    hashlib does the hashing, over views of the Arrow buffer; at about 2 microseconds a document its Python loop costs
     less than 1% of a build, and a hash that guards against forgery is not ours to write.
     """
     offsets, data = text_buffers(texts)
-    view = memoryview(data)
+    view = data.data
     hashed = [
         hashlib.blake2b(view[start:end], digest_size=ID_HEX_DIGITS // 2).hexdigest()
         for start, end in itertools.pairwise(offsets.tolist())
