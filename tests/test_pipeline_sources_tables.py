@@ -19,6 +19,7 @@ from oracles.sources import read_all, reasons_by_path, texts_by_path, write
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
+from codemill.pipeline.sources import inputs
 from codemill.pipeline.sources.inputs import find_inputs, open_input
 from codemill.pipeline.sources.splits import list_splits, read_split
 
@@ -271,6 +272,16 @@ def test_a_stamp_of_a_url_changes_with_its_content(memory: Any) -> None:
 def test_a_url_that_no_library_knows_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"nosuch://x/y.*install its fsspec package"):
         list_splits(table_source("nosuch://x/y"))
+
+
+@pytest.mark.parametrize("path", ["memory://data/rows.jsonl", "memory://data/*.jsonl"])
+def test_a_url_that_cannot_be_reached_is_a_data_error(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    def unreachable(url: str) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(inputs, "filesystem", unreachable)
+    with pytest.raises(DataError, match=r"memory://data.*no route to host; check the address"):
+        list_splits(table_source(path, kind="jsonl"))
 
 
 def test_file_urls_tilde_and_lists_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,26 +75,25 @@ def _documents(
     wanted = selector(gatherer.source)
     for member in found:
         path = member.path
-        text: bytes | None = None
-        is_row = member.reason != LINK and (wanted is None or wanted(path))
-        if member.reason is None:
-            is_row = is_row and not is_hidden(path)
-            asked = gatherer.source.license is None and stated.asks(member)
+        is_hostile = member.reason == "hostile_path"
+        is_row = member.reason != LINK and (is_hostile or not is_hidden(path)) and (wanted is None or wanted(path))
+        fits = is_row and member.size_bytes <= gatherer.max_size_bytes
+        asked = member.reason is None and gatherer.source.license is None and stated.asks(member)
+        text = b""
+        if member.reason is None and (fits or asked):
             try:
-                if asked or (is_row and member.size_bytes <= gatherer.max_size_bytes):
-                    text = member.read()
-                if asked and text is not None:
-                    stated.note(path, text)
+                text = member.read()
             except DAMAGE as error:
                 member = Member(path, member.size_bytes, "unreadable", str(error))
-        if not is_row:
-            continue
-        if member.reason is not None:
+            else:
+                if asked:
+                    stated.note(path, text)
+        if is_row and member.reason is not None:
             gatherer.drop(member.reason, path, repo, f"{archive}: {member.detail}", member.size_bytes)
-        elif text is None or member.size_bytes > gatherer.max_size_bytes:
-            gatherer.drop_too_large(path, repo, member.size_bytes)
-        else:
+        elif fits:
             gatherer.add(text, path, repo, None if gatherer.source.license else stated)
+        elif is_row:
+            gatherer.drop_too_large(path, repo, member.size_bytes)
         if gatherer.full:
             yield from gatherer.take()
 

@@ -6,6 +6,7 @@ name is relative to the part of the pattern without wildcards, so it is the same
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -23,7 +24,7 @@ import pathspec
 import pyarrow as pa
 import pyarrow.fs
 
-from codemill.errors import ConfigError
+from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
 
 _ESCAPE = "\ufffd"  # stands before two hex digits where a file name is no UTF-8
@@ -157,7 +158,8 @@ def open_input(url: str) -> pa.NativeFile:
 def find_inputs(source: Source) -> list[Input]:
     """What the source's paths name, without duplicates, sorted by base and name.
 
-    Raises ConfigError for a path that does not exist or a pattern that matches nothing.
+    Raises ConfigError for a path that does not exist or a pattern that matches nothing, DataError for a URL that
+    cannot be reached.
     """
     found: dict[str, Input] = {}
     for path in [source.path] if isinstance(source.path, str) else source.path:
@@ -218,8 +220,9 @@ def _remote(url: str) -> Iterator[Input]:
     wild = _WILDCARD.search(rest)
     base = f"{scheme}://{_fixed_part(rest) if wild else posixpath.dirname(rest)}"
     if not wild:
-        system, path = filesystem(url)
-        info = system.get_file_info(path)
+        with _reached(url):
+            system, path = filesystem(url)
+            info = system.get_file_info(path)
         if info.type != pyarrow.fs.FileType.NotFound:
             yield _remote_input(system, base, rest.rpartition("/")[2], info)
         return
@@ -231,15 +234,27 @@ def _remote(url: str) -> Iterator[Input]:
 
 
 def remote_files(base: str, recursive: bool = True) -> list[Input]:
-    """The files below a folder given as a URL, without hidden ones, by name."""
-    system, root = filesystem(base)
-    infos = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=recursive))
+    """The files below a folder given as a URL, without hidden ones, by name. Raises DataError."""
+    with _reached(base):
+        system, root = filesystem(base)
+        infos = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     files = [info for info in infos if info.type == pyarrow.fs.FileType.File]
     named = [(info.path.removeprefix(root).lstrip("/"), info) for info in files]
     return sorted(
         (_remote_input(system, base, name, info) for name, info in named if not is_hidden(name)),
         key=lambda entry: entry.name,
     )
+
+
+@contextlib.contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """Turns what a file system raises into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{url}: cannot be listed: {error}; check the address, the network and the credentials"
+        ) from None
 
 
 def _remote_input(system: Any, base: str, name: str, info: Any) -> Input:

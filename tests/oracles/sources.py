@@ -40,7 +40,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def read_all(source: Source, max_size_bytes: int = MIB, target_bytes: int = 32 * MIB) -> tuple[list, list]:
-    """(documents, dropped) as lists of dicts, in the order in which they come; each split travels by JSON and pickle."""
+    """(documents, dropped) as lists of dicts, as they come; each split travels by JSON and pickle first."""
     splits, lost = list_splits(source, target_bytes)
     assert lost.schema.equals(DROPPED, check_metadata=True)
     rows: dict[str, list[dict[str, Any]]] = {"documents": [], "dropped": lost.to_pylist()}
