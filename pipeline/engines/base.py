@@ -46,7 +46,8 @@ class Exchanged:
     """All rows of `upstream` whose key gives one partition number meet in one call of `function`.
 
     `function(partition, tables)` gets a table for each kind in `kinds` (empty ones too), whose row order means
-    nothing: it sorts by a total order first.
+    nothing: it sorts by a total order first. It may take the tables out of the dict, so that they are not held longer
+    than it needs them.
     """
 
     upstream: Collection

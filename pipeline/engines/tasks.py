@@ -1,8 +1,8 @@
 """What one task of a plan does, in whatever process: run the functions, write files or a spill, hand back receipts.
 
-A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition, a batch a
-partition, and a receipt that says which batch is which. The reader of a partition takes one batch out of each task's
-spill, so it holds one partition and nothing else.
+A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition in runs of
+about SPILL_BYTES, a batch a partition and run, and a receipt that says which batch is which. The reader of a partition
+takes its batches out of each task's spill, so it holds one partition and nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 from codemill.pipeline.documents import kind_of
 from codemill.pipeline.engines.base import Collection, Exchanged, KeyFunction, MapFunction, Mapped, Rows, Sink
 from codemill.pipeline.files import Receipt, TableWriter, atomic_file, read_json, write_json
+
+SPILL_BYTES = 32 << 20  # of rows that are held to be grouped by partition: what bounds the memory of a task
 
 
 def unchain(collection: Collection) -> tuple[Rows | Exchanged, list[MapFunction]]:
@@ -92,33 +94,52 @@ def _has_size(path: Path, size_bytes: int) -> bool:
 
 
 def write_spill(batches: Iterable[pa.RecordBatch], exchanged: Exchanged, folder: Path, task: int) -> None:
-    """Write one task's rows for an exchange, grouped by partition."""
-    gathered: dict[str, list[pa.RecordBatch]] = defaultdict(list)
-    for batch in batches:
-        if len(batch):
-            gathered[kind_of(batch.schema)].append(batch)
+    """Write one task's rows for an exchange, grouped by partition as far as SPILL_BYTES reach."""
     index: dict[str, dict[str, Any]] = {}
-    for kind, parts in gathered.items():
-        path = folder / f"task-{task:05d}-{kind}.arrow"
-        with atomic_file(path) as file:
-            writer = TableWriter(file, parts[0].schema, "lz4")
-            partitions = []
-            for partition, rows in _by_partition(parts, exchanged.key):
-                writer.write(rows)
-                partitions.append(partition)
-            writer.close()
-        index[kind] = {"file": path.name, "partitions": partitions}
+    with ExitStack() as stack:
+        spills: dict[str, _Spill] = {}
+        for batch in batches:
+            kind = kind_of(batch.schema)
+            if len(batch) and kind not in spills:
+                file = stack.enter_context(atomic_file(folder / f"task-{task:05d}-{kind}.arrow"))
+                spills[kind] = _Spill(TableWriter(file, batch.schema, "lz4"), exchanged.key)
+                index[kind] = {"file": f"task-{task:05d}-{kind}.arrow", "partitions": spills[kind].partitions}
+            if len(batch):
+                spills[kind].add(batch)
+        for spill in spills.values():
+            spill.close()
     write_json(spill_path(folder, task), index)
 
 
-def _by_partition(parts: list[pa.RecordBatch], key: KeyFunction) -> Iterator[tuple[int, pa.RecordBatch]]:
-    numbers = np.concatenate([key(part) for part in parts])
-    order = np.argsort(numbers, kind="stable")
-    rows = pa.Table.from_batches(parts).combine_chunks().to_batches()[0].take(pa.array(order))
-    found, starts = np.unique(numbers[order], return_index=True)
-    ends = [*starts[1:].tolist(), len(numbers)]
-    for partition, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-        yield partition, rows.slice(start, end - start)
+class _Spill:
+    """One kind's file of a spill; `partitions` says which partition each batch in it belongs to."""
+
+    def __init__(self, writer: TableWriter, key: KeyFunction) -> None:
+        self.partitions: list[int] = []
+        self._writer, self._key = writer, key
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        self._pending_bytes += batch.nbytes
+        if self._pending_bytes >= SPILL_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        numbers = np.concatenate([self._key(batch) for batch in self._pending])
+        rows = pa.concat_batches(self._pending)
+        self._pending, self._pending_bytes = [], 0
+        order = np.argsort(numbers, kind="stable")
+        found, starts = np.unique(numbers[order], return_index=True)
+        for partition, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+            self._writer.write(rows.take(pa.array(places)))
+            self.partitions.append(partition)
+
+    def close(self) -> None:
+        if self._pending:
+            self._flush()
+        self._writer.close()
 
 
 def spill_path(folder: Path, task: int) -> Path:
@@ -130,8 +151,9 @@ def read_partition(exchanged: Exchanged, folder: Path, tasks: int, partition: in
     found: dict[str, list[pa.RecordBatch]] = defaultdict(list)
     for task in range(tasks):
         for kind, spill in read_json(spill_path(folder, task)).items():
-            place = np.searchsorted(spill["partitions"], partition)
-            if place < len(spill["partitions"]) and spill["partitions"][place] == partition:
+            places = [place for place, number in enumerate(spill["partitions"]) if number == partition]
+            if places:
                 with pa.memory_map(str(folder / spill["file"])) as mapped:
-                    found[kind].append(pa.ipc.open_file(mapped).get_batch(int(place)))
+                    reader = pa.ipc.open_file(mapped)
+                    found[kind] += [reader.get_batch(place) for place in places]
     return {kind: pa.Table.from_batches(found[kind], schema) for kind, schema in exchanged.kinds.items()}

@@ -222,7 +222,7 @@ class ResolveUnit:
     first_piece: int  # units from here on are pieces
 
     def __call__(self, unit: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
-        members = tables["members"]
+        members = tables.pop("members")
         priorities = source_priorities(self.priorities, members.column("source"))
         order = survivor_order(priorities, members.column("rank"), members.column("id"))
         members = members.take(pa.array(order)).combine_chunks()

@@ -141,7 +141,7 @@ class PackWindow:
     model: TokenizerModel
 
     def __call__(self, window: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
-        table = tables["renderings"]
+        table = tables.pop("renderings")
         keys = [("key", "ascending"), ("id", "ascending"), ("epoch", "ascending")]
         table = table.take(pc.sort_indices(table, sort_keys=keys))
         packed = pack(table, self.sequence.length, self.sequence.packing, self.model.special_tokens)
