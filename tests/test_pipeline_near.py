@@ -73,7 +73,7 @@ def write_ingest(folder: Path, documents: pa.Table) -> Record:
         rows = documents.filter(pa.array(parts == part)).replace_schema_metadata(DOCUMENTS.metadata)
         with atomic_file(part_path(folder, "documents", part)) as file:
             writer = TableWriter(file, DOCUMENTS, "lz4")
-            for batch in text_batches(rows):
+            for batch in text_batches(rows, np.arange(len(rows))):
                 writer.write(batch)
             writer.close()
         sums = {"size_bytes": sum(rows.column("size_bytes").to_pylist())}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -156,15 +157,13 @@ def part_rows(sizes: Sequence[int]) -> Rows:
     return Rows(pa.table({"part": pa.array(range(len(sizes)), pa.int64()), "size_bytes": pa.array(sizes, pa.int64())}))
 
 
-def text_batches(table: pa.Table) -> Iterator[pa.RecordBatch]:
-    """A table of documents cut into batches of about BATCH_TEXT_BYTES of text (one document at the least)."""
-    if not len(table):
-        return
-    whole = table.combine_chunks().to_batches()[0]
-    ends = pc.cumulative_sum(pc.binary_length(whole.column("text"))).to_numpy()
+def text_batches(table: pa.Table, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """The documents of int64[k] row numbers, in that order, in batches of about BATCH_TEXT_BYTES of text (one
+    document at the least)."""
+    ends = np.cumsum(pc.binary_length(table.column("text")).to_numpy()[rows])
     start = 0
-    while start < len(whole):
+    while start < len(rows):
         base = int(ends[start - 1]) if start else 0
         end = max(int(ends.searchsorted(base + BATCH_TEXT_BYTES, side="right")), start + 1)
-        yield whole.slice(start, end - start)
+        yield from table.take(pa.array(rows[start:end])).combine_chunks().to_batches()
         start = end

@@ -125,8 +125,8 @@ class ReadAndFilter:
             yield dropped
             table = pa.Table.from_batches([kept])
             order, first = exact_duplicates(table, _priorities(self.config, table))
-            yield kept.take(pa.array(order[first]))
-            yield dropped_rows(kept.take(pa.array(order[~first])), "exact_duplicate")
+            yield kept if first.all() else kept.take(pa.array(order[first]))
+            yield dropped_rows(kept.select(_LOSER_COLUMNS).take(pa.array(order[~first])), "exact_duplicate")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Deduplicate:
     config: BuildConfig
 
     def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
-        documents = tables["documents"]
+        documents = tables.pop("documents").combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
         order, first = exact_duplicates(documents, _priorities(self.config, documents))
         survivors = pa.array(order[first])
         losers = documents.select(_LOSER_COLUMNS).take(pa.array(order[~first]))
@@ -160,7 +160,7 @@ class Deduplicate:
         dropped = [tables["dropped"], pa.Table.from_batches([dropped_rows(losers, "exact_duplicate")])]
         yield from sorted_dropped(_name_survivors(pa.concat_tables(dropped), names))
         redactions = []
-        for batch in text_batches(documents.take(survivors).replace_schema_metadata(DOCUMENTS.metadata)):
+        for batch in text_batches(documents, order[first]):
             redacted, found = redact(batch, self.config.redact)
             redactions.append(found)
             yield redacted
