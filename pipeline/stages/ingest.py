@@ -64,8 +64,7 @@ def run_ingest(context: Context) -> Record:
             {"documents": DOCUMENTS, "dropped": DROPPED},
         )
         work.write(exchanged, KINDS, "read", sums=("size_bytes",))
-        inputs = {source.name: len({s.url for s in splits if s.source == source.name}) for source in config.sources}
-        return {"partitions": partitions, "inputs": inputs}
+        return {"partitions": partitions, "inputs": {source.name: _count(source, splits) for source in config.sources}}
 
     return run_stage(context, "ingest", depends_on, body)
 
@@ -86,6 +85,14 @@ def _list(config: BuildConfig) -> tuple[list[Split], pa.Table]:
         splits += found
         drops.append(dropped)
     return splits, pa.concat_tables(drops)
+
+
+def _count(source: SourceConfig, splits: list[Split]) -> int:
+    """How many folders, repositories, archives or tables a source names."""
+    ours = [split for split in splits if split.source == source.name]
+    if source.kind == "archives":  # a split is some archives of a folder
+        return len({(split.url, name) for split in ours for name in split.part})
+    return len({split.url for split in ours})
 
 
 def _rows(splits: list[Split], listing_drops: pa.Table) -> Rows:
