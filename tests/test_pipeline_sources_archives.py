@@ -24,7 +24,7 @@ from oracles.sources import read_all, reasons_by_path, texts_by_path, write
 
 from codemill.errors import DataError
 from codemill.pipeline.config import Source
-from codemill.pipeline.sources import expansion
+from codemill.pipeline.sources import expansion, sift
 from codemill.pipeline.sources.archives import project_name
 from codemill.pipeline.sources.expansion import BombError, Expansion
 from codemill.pipeline.sources.members import is_hostile, members
@@ -288,6 +288,11 @@ def test_headers_of_unbounded_size_are_refused(tmp_path: Path) -> None:
     documents, dropped = read_all(archives(tmp_path))
     assert texts_by_path(documents) == {"a.py": "a"}
     assert reasons_by_path(dropped) == {"a.tar": "unreadable"}
+    large = io.BytesIO()
+    with tarfile.open(fileobj=large, mode="w", pax_headers={"comment": "x" * 2_000_000}) as archive:
+        archive.addfile(tarfile.TarInfo("a.py"))
+    with pytest.raises(OSError, match="asked for at once"):
+        list(members(pa.BufferReader(large.getvalue())))
     many = b"".join(tarfile.TarInfo.create_pax_global_header({f"key{i}": "v" * 900}) for i in range(2000))
     with pytest.raises((OSError, RecursionError)):
         list(members(pa.BufferReader(many + tar_of({"a.py": "a"}))))
@@ -326,10 +331,38 @@ def test_expansion_gives_concatenated_streams_in_pieces_of_any_size(parts: list[
 
 
 def test_expansion_repeats_its_fault() -> None:
-    stream = Expansion(pa.BufferReader(gzip.compress(bytes(100))[:-4]))
+    packed = bytearray(zstandard.ZstdCompressor(write_checksum=True).compress(bytes(1000)))
+    packed[-1] ^= 1  # the checksum
+    for damaged in (gzip.compress(bytes(100))[:-4], bytes(packed) + zstandard.compress(b"more")):
+        stream = Expansion(pa.BufferReader(damaged))
+        for _ in range(3):
+            with pytest.raises((EOFError, OSError), match=r"truncated|checksum"):
+                stream.drain()
+
+
+def test_expansion_does_not_go_on_behind_a_gap() -> None:
+    class Flaky(io.BytesIO):
+        faults = 1
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 100 and self.faults:
+                self.faults -= 1
+                raise OSError("a network error")
+            return super().read(size)
+
+    stream = Expansion(Flaky(bytes(range(256)) * 4))
+    assert len(stream.take(150)) == 150
     for _ in range(2):
-        with pytest.raises(EOFError, match="truncated"):
-            stream.drain()
+        with pytest.raises(OSError, match="a network error"):
+            stream.take(10)
+
+
+def test_expansion_reads_no_more_than_is_allowed() -> None:
+    stream = Expansion(pa.BufferReader(bytes(1000)))
+    stream.allowance = 10
+    assert stream.read(6) == bytes(6)
+    with pytest.raises(OSError, match="5 bytes are asked for at once"):
+        stream.read(5)
 
 
 def test_the_ratio_is_of_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +402,7 @@ LICENSED = [
     ("left-pad-1.3.0.tgz", {"package/i.js": "x", "package/package.json": '{"license": "WTFPL"}'}, "WTFPL"),
     ("p-1.0.tar.gz", {"p-1.0/a.py": "x", "p-1.0/LICENSE": MIT}, "MIT"),
     ("p-1.0.tar.gz", {"p-1.0/a.py": "x", "p-1.0/vendor/LICENSE": MIT}, None),
-    ("many.zip", {"one/a.py": "x", "one/LICENSE": MIT, "two/b.py": "y"}, None),
+    ("many.zip", {"one/a.py": "x", "one/LICENSE": MIT, "two/LICENSE": MIT}, None),
     ("p.zip", {"a.py": "x", "COPYING.txt": MIT}, "MIT"),
     ("p.zip", {"p/a.py": "x", "p/package.json": "{broken", "p/LICENSE": MIT}, "MIT"),
 ]  # fmt: skip
@@ -383,6 +416,14 @@ def test_the_licence_is_what_the_archive_states(tmp_path: Path, name: str, files
     assert {row["license"] for row in documents} == {expected}
     documents, _ = read_all(archives(tmp_path, license="0BSD"))
     assert {row["license"] for row in documents} == {"0BSD"}
+
+
+def test_a_licence_that_stands_last_counts_for_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sift, "BATCH_TEXT_BYTES", 100)
+    files = {**{f"p/{i}.py": f"x = {i}\n" * 20 for i in range(9)}, "p/LICENSE": MIT}
+    write(tmp_path, {"p.tgz": gzip.compress(tar_of(files)), "q.zip": zip_of(files)})
+    documents, _ = read_all(archives(tmp_path))
+    assert len(documents) == 20 and {row["license"] for row in documents} == {"MIT"}
 
 
 @pytest.mark.parametrize(

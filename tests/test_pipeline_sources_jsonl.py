@@ -107,6 +107,13 @@ def test_a_line_that_is_no_utf8_is_one_drop(tmp_path: Path) -> None:
     assert reasons_by_path(dropped) == {"a.jsonl#2": "not_utf8"}
 
 
+def test_a_path_that_is_no_utf8_makes_its_line_one_drop(tmp_path: Path) -> None:
+    write(tmp_path, {"a.jsonl": b'{"text": "one", "p": "a"}\n{"text": "two", "p": "\xff"}\n'})
+    documents, dropped = read_all(jsonl(tmp_path, {"text": "text", "path": "p"}))
+    assert texts_by_path(documents) == {"a": "one"}
+    assert reasons_by_path(dropped) == {"a.jsonl#2": "not_utf8"}
+
+
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
 ROWS = st.fixed_dictionaries(

@@ -292,6 +292,13 @@ def test_file_urls_tilde_and_lists_of_paths(tmp_path: Path, monkeypatch: pytest.
     assert texts_by_path(documents) == {"a b.jsonl#1": "a", "c.jsonl#1": "c"}
 
 
+def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path, {"x/a.jsonl": '{"text": "a"}'})
+    paths = (str(tmp_path), str(tmp_path / "x"), str(tmp_path / "x" / "*.jsonl"))
+    documents, _ = read_all(Source(name="s", kind="jsonl", path=paths))
+    assert len(documents) == 1
+
+
 def test_a_recursive_glob_is_sorted_and_named_from_its_fixed_part(tmp_path: Path) -> None:
     write(tmp_path, {f"{name}.jsonl": "" for name in ("z", "a/y", "a/b/x", ".h/w")})
     source = table_source(tmp_path / "**" / "*.jsonl", kind="jsonl")

@@ -76,7 +76,7 @@ class Expansion(io.RawIOBase):
 
     def take(self, size: int) -> bytes:
         """At most `size` bytes, none only at the end; no allowance counts."""
-        if self._fault is not None:  # what a decoder gives after an error means nothing
+        if self._fault is not None:  # what comes behind a gap means nothing
             raise self._fault
         try:
             data = self._expanded.read(size)
