@@ -166,7 +166,9 @@ class TableWriter:
         self._format = file_format
         self._pending: list[pa.RecordBatch] = []
         if file_format == "parquet":
-            self._parquet = pq.ParquetWriter(file, schema, compression="zstd", compression_level=_ZSTD_LEVEL, store_schema=True)
+            self._parquet = pq.ParquetWriter(
+                file, schema, compression="zstd", compression_level=_ZSTD_LEVEL, store_schema=True
+            )
         else:
             compression = "lz4" if file_format == "lz4" else None
             options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
