@@ -63,10 +63,10 @@ def real_files(inputs: Sequence[str]) -> list[File]:
     """The source files of the standard library, the installed packages, and `inputs`, by name."""
     installed = sysconfig.get_paths()
     include = tuple(f"*{suffix}" for suffix in SUFFIXES)
-    files = []
+    files: list[File] = []
     for place, path in enumerate(dict.fromkeys([installed["stdlib"], installed["purelib"], *inputs])):
         kind = "tree" if Path(path).is_dir() else "archives"
-        source = Source(name=f"{place}", path=path, kind=kind, include=include)
+        source = Source.model_validate({"name": f"{place}", "path": path, "kind": kind, "include": include})
         for split in list_splits(source)[0]:
             for batch in read_split(split, source, MAX_FILE_BYTES):
                 if kind_of(batch.schema) == "documents":

@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory [BYTES]... [--workers 2] [--no-tokenizer] [--limit 2147483648]
 
-Each size is built once, in processes of its own, from the Parquet files of `benchmarks.corpus`; the memory of all its
-processes together is looked at five times a second. PSS counts a page that several processes share once; of it, pages of
-files (code, mapped intermediates) can be taken back by the system at any time, anonymous ones cannot. Exits with 1
-where a peak is above the limit.
+Each size is built once, in processes of its own, from the Parquet files of `benchmarks.corpus`; the memory of
+all its processes together is looked at five times a second. PSS counts a page that several processes share
+once; of it, pages of files (code, mapped intermediates) can be taken back by the system at any time, anonymous
+ones cannot. Exits with 1 where a peak is above the limit.
 """
 
 from __future__ import annotations
