@@ -219,6 +219,14 @@ def test_splits_do_not_depend_on_the_order_of_creation(tmp_path: Path) -> None:
     assert [s.size_bytes for s in listed[0]] == [s.size_bytes for s in listed[1]]
 
 
+def test_a_huge_file_does_not_make_a_split_huge(tmp_path: Path) -> None:
+    with (tmp_path / "disk.img").open("wb") as image:
+        image.truncate(1 << 40)
+    splits, _ = list_splits(tree(tmp_path))
+    assert sum(split.size_bytes for split in splits) < 1 << 26
+    assert reasons_by_path(read_all(tree(tmp_path))[1]) == {"disk.img": "too_large"}
+
+
 def test_a_stamp_changes_with_the_files_and_only_then(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "a", "b.py": "b"})
     stamps = [list_splits(tree(tmp_path))[0][0].stamp for _ in range(2)]

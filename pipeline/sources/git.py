@@ -32,6 +32,7 @@ from codemill.pipeline.sources.inputs import (
     is_url,
     selector,
     shown,
+    text_bytes,
 )
 from codemill.pipeline.sources.repository import LICENSE_FILE_BYTES, stated_license, states_license
 from codemill.pipeline.sources.sift import Gatherer
@@ -48,7 +49,7 @@ class _Listing:
     """What a commit holds."""
 
     repo: str
-    files: list[tuple[str, str, int]] = field(default_factory=list)  # (path, object id, bytes), by path
+    files: list[tuple[str, str, int]] = field(default_factory=list)  # (path, object id, `text_bytes`), by path
     license: str | None = None
     lost: list[tuple[str, str, str]] = field(default_factory=list)  # (reason, path, detail)
 
@@ -130,7 +131,7 @@ def _list_files(store: Any, tree: bytes, sizes: ObjectSizes, listing: _Listing) 
                 listing.lost.append(("archive_bomb", listing.repo, detail))
                 return stated_license(stated)
             size_bytes, peak_bytes = _sizes(sizes, sha)
-            listing.files.append((path, sha.decode(), size_bytes))
+            listing.files.append((path, sha.decode(), text_bytes(size_bytes)))
             if states_license(path) and 0 < peak_bytes <= LICENSE_FILE_BYTES:
                 stated.append((path, store.get_raw(sha)[1]))
     return stated_license(stated)

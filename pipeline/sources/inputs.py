@@ -28,6 +28,7 @@ from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
 
 _ESCAPE = "\ufffd"  # stands before two hex digits where a file name is no UTF-8
+_LARGE_FILE_BYTES = 16 * 1024 * 1024
 _ITEMS_PER_SPLIT = 16_384  # bounds what a split holds in memory
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -115,6 +116,11 @@ def cut(items: Iterable[T], size_of: Callable[[T], int], target_bytes: int) -> I
             run, total = [], 0
     if run:
         yield run
+
+
+def text_bytes(size_bytes: int) -> int:
+    """What a file counts for in a split's size: a huge one (or one that lies) is no text, and is hardly read."""
+    return min(size_bytes, _LARGE_FILE_BYTES)
 
 
 def is_hidden(path: str) -> bool:

@@ -21,6 +21,7 @@ from codemill.pipeline.sources.inputs import Input, Split, cut, expand_folders, 
 from codemill.pipeline.sources.sift import BATCH_TEXT_BYTES, Gatherer, sift
 
 _DAMAGE = (OSError, EOFError, UnicodeDecodeError, pa.ArrowException, DataError)
+_MOST_EXPANSION = 100  # of a Parquet file of texts
 _ARROW_MAGIC = b"ARROW1"
 _READ_AHEAD_BYTES = 1024 * 1024  # of a column chunk; without it Parquet holds whole ones
 
@@ -32,22 +33,21 @@ def list_parquet(source: Source, target_bytes: int, losses: Gatherer) -> Iterato
             with open_input(entry.url) as file:
                 table = pq.ParquetFile(file)
                 check_columns(table.schema_arrow, source.columns)
-                sizes = _group_sizes(table, top_columns(table.schema_arrow, source.columns))
+                most = entry.size_bytes * _MOST_EXPANSION  # a damaged file may say anything
+                sizes = [(max(0, min(size, most)), rows) for size, rows in _group_sizes(table)]
         except _DAMAGE as error:
             losses.drop("unreadable", entry.name, source.repo, str(error))
             continue
         yield from _runs(source, entry, sizes, target_bytes)
 
 
-def _group_sizes(table: pq.ParquetFile, columns: list[str]) -> list[tuple[int, int]]:
-    """(bytes of the mapped columns, rows) of each row group."""
-    sizes = []
-    for number in range(table.num_row_groups):
-        group = table.metadata.row_group(number)
-        chunks = (group.column(i) for i in range(group.num_columns))
-        used = (c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
-        sizes.append((sum(used), group.num_rows))
-    return sizes
+def _group_sizes(table: pq.ParquetFile) -> list[tuple[int, int]]:
+    """(bytes of all columns, rows) of each row group.
+
+    Single columns are not asked for their sizes: pyarrow 25 aborts the process where a damaged file lies about one.
+    """
+    groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
+    return [(group.total_byte_size, group.num_rows) for group in groups]
 
 
 def _runs(source: Source, entry: Input, sizes: list[tuple[int, int]], target_bytes: int) -> Iterator[Split]:
@@ -67,7 +67,7 @@ def read_parquet(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
         with open_input(split.url) as file:
             table = pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False)
             columns = top_columns(table.schema_arrow, gatherer.source.columns)
-            sizes = _group_sizes(table, columns)[first:end]
+            sizes = _group_sizes(table)[first:end]
             row_bytes = sum(size for size, _ in sizes) / max(1, sum(rows for _, rows in sizes))
             rows = max(1, min(int(BATCH_TEXT_BYTES / max(1, row_bytes)), 1 << 16))
             yield from table.iter_batches(rows, range(first, end), columns, use_threads=False)

@@ -26,6 +26,7 @@ from codemill.pipeline.sources.inputs import (
     open_input,
     remote_files,
     selector,
+    text_bytes,
 )
 from codemill.pipeline.sources.sift import Gatherer
 
@@ -43,10 +44,11 @@ def list_tree(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[S
     for url, repository in itertools.chain(_single_files(inputs), _folders(inputs, losses)):
         taken = (file for file in repository.files if wanted is None or wanted(file.path))
         repo = source.repo or repository.repo
-        for files in cut(taken, lambda file: file.size_bytes, target_bytes):
+        for files in cut(taken, lambda file: text_bytes(file.size_bytes), target_bytes):
             part = {"paths": [file.path for file in files], "repo": repo, "license": repository.license}
             stamp = fingerprint(part, [file.stamp for file in files])
-            yield Split(source.name, url, source.kind, part, sum(file.size_bytes for file in files), stamp)
+            size_bytes = sum(text_bytes(file.size_bytes) for file in files)
+            yield Split(source.name, url, source.kind, part, size_bytes, stamp)
 
 
 def _single_files(inputs: list[Input]) -> Iterator[tuple[str, Repository]]:
