@@ -20,7 +20,7 @@ _INT64 = 2**63 - 1  # counts end up in int64 columns
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MOST_SHARES = 1 + 1e-9  # shares are decimal fractions, and add up with rounding
 
-Integer = Annotated[int, Field(ge=-_INT64, le=_INT64)]
+Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=_INT64)]
 PositiveInt = Annotated[int, Field(ge=1, le=_INT64)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -81,7 +81,7 @@ class Source(Section):
     name: str
     path: Paths  # local paths, globs, URLs
     kind: Literal["tree", "git", "archives", "jsonl", "parquet", "arrow"]
-    priority: Integer | None = None  # lower wins among duplicates; null = the place in the list
+    priority: Int32 | None = None  # lower wins among duplicates; null = the place in the list
     revision: str = "HEAD"  # kind git
     columns: Columns = Columns()  # kinds jsonl, parquet, arrow
     repo: str | None = None  # the repository of every document; null = as the source says

@@ -28,6 +28,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _BOUNDS = {
     "greater_than": "above {gt}",
     "greater_than_equal": "{ge} or more",
+    "less_than": "below {lt}",
     "less_than_equal": "{le} or less",
     "multiple_of": "a multiple of {multiple_of}",
     "finite_number": "a finite number",

@@ -136,6 +136,7 @@ SOURCE_FAULTS = {
     "name: a, path: [b, ''], kind: tree": "path: must be a path or a list of paths: strings that are not empty (got ",
     'name: a, path: "b\\0c", kind: tree': "path: must be a path or a list of paths: strings that are not empty (got ",
     "name: a, path: src, kind: tree, priority: high": 'priority: must be a whole number or null (got "high")',
+    "name: a, path: src, kind: tree, priority: 2147483648": "priority: must be below 2147483648 (got 2147483648)",
     "name: a, path: src, kind: tree, columns: {txt: a}": "columns.txt: there is no such key; did you mean 'text'?; k",
 }
 
