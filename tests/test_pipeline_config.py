@@ -334,3 +334,9 @@ def test_a_hash_is_the_same_in_every_process_and_tells_configs_apart(load: Any, 
         assert done.stdout.strip() == ours
     assert section_hash(load(DESIGN, "output.seed=1")) != ours
     assert section_hash(load(DESIGN, "mixture.tokens=500000000")) == ours
+
+
+def test_the_order_of_keys_is_not_in_the_hash(load: Any) -> None:
+    there = load(GOOD, "filter.per_language={c: {minified: false}, go: {minified: false}}")
+    back = load(GOOD, "filter.per_language={go: {minified: false}, c: {minified: false}}")
+    assert section_hash(there) == section_hash(back)
