@@ -100,7 +100,8 @@ def _round(folder: Path, number: int) -> Path:
 
 def _plan(config: BuildConfig, survivors: Survivors, starts: np.ndarray, labels: np.ndarray) -> Units:
     """Cut the components of two or more documents into units of about UNIT_BYTES."""
-    sizes = np.concatenate([_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)] or [np.zeros(0)])
+    columns = [_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)]
+    sizes = np.concatenate(columns) if columns else np.zeros(0)
     costs = sizes.astype(np.int64) + _ROW_BYTES
     members = np.bincount(labels, minlength=len(labels)) if len(labels) else np.zeros(0, np.int64)
     totals = np.bincount(labels, weights=costs, minlength=len(labels)).astype(np.int64) if len(labels) else members
