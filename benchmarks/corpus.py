@@ -27,13 +27,14 @@ import pyarrow.parquet as pq
 
 from codemill.pipeline.config import Source
 from codemill.pipeline.documents import kind_of
-from codemill.pipeline.sources.splits import list_splits, read_split
+from codemill.pipeline.sources.splits import Split, list_splits, read_split
 
 SUFFIXES = (".py", ".pyi", ".c", ".h", ".cpp", ".js", ".ts", ".java", ".go", ".rs", ".css", ".html", ".rst", ".md")
 MAX_FILE_BYTES = 1_048_576  # as `filter.max_size_bytes`
 NEAR_SHARE = 0.15  # of the copies
 NEAR_RENAMES, FAR_RENAMES = 0.02, (0.3, 0.8)  # share of a copy's distinct identifiers that is renamed
 HEADER_SHARE, REORDER_SHARE = 0.3, 0.3  # of the copies
+SPLIT_BYTES = 8_000_000  # what is read and shuffled at a time
 FILE_BYTES, GROUP_BYTES = 256_000_000, 16_000_000  # text in a Parquet file and in a row group
 _DEFINITION = re.compile(rb"^(?=def |class |async def |@)", re.MULTILINE)
 _LICENSES = tuple(
@@ -59,42 +60,50 @@ class Words(NamedTuple):
     fixed: np.ndarray  # uint64[m], ascending
 
 
-def real_files(inputs: Sequence[str]) -> list[File]:
-    """The source files of the standard library, the installed packages, and `inputs`, by name."""
+def real_files(inputs: Sequence[str]) -> list[tuple[Source, Split]]:
+    """Where the source files of the standard library, the installed packages and `inputs` are, by name."""
     installed = sysconfig.get_paths()
-    include = tuple(f"*{suffix}" for suffix in SUFFIXES)
-    files: list[File] = []
+    include = [f"*{suffix}" for suffix in SUFFIXES]
+    found = []
     for place, path in enumerate(dict.fromkeys([installed["stdlib"], installed["purelib"], *inputs])):
         kind = "tree" if Path(path).is_dir() else "archives"
         source = Source.model_validate({"name": f"{place}", "path": path, "kind": kind, "include": include})
-        for split in list_splits(source)[0]:
-            for batch in read_split(split, source, MAX_FILE_BYTES):
-                if kind_of(batch.schema) == "documents":
-                    texts = batch.column("text").cast(pa.large_binary()).to_pylist()
-                    repos = [repo or "files" for repo in batch.column("repo").to_pylist()]
-                    files += map(File, texts, repos, batch.column("path").to_pylist())
-    return sorted(files, key=lambda file: (file.repo, file.path))
+        found += [(source, split) for split in list_splits(source, SPLIT_BYTES)[0]]
+    return found
+
+
+def _read(source: Source, split: Split) -> list[File]:
+    files: list[File] = []
+    for batch in read_split(split, source, MAX_FILE_BYTES):
+        if kind_of(batch.schema) == "documents":
+            texts = batch.column("text").cast(pa.large_binary()).to_pylist()
+            repos = [repo or "files" for repo in batch.column("repo").to_pylist()]
+            files += map(File, texts, repos, batch.column("path").to_pylist())
+    return files
 
 
 def make_corpus(size_bytes: int, seed: int = 0, inputs: Sequence[str] = ()) -> Iterator[File]:
     """Files of about `size_bytes` of text in all, in a shuffled order; the first round are the real ones."""
-    files = real_files(inputs)
-    words = _words(files)
+    splits = real_files(inputs)
+    words: Words | None = None
     left = size_bytes
     for copy in itertools.count():
-        for place in np.random.default_rng((seed, copy)).permutation(len(files)).tolist():
-            real = files[place]
-            path = f"{place:06d}/{real.path}"  # two inputs may hold files of one name
-            file = real._replace(path=path) if copy == 0 else _edited(real, path, words, (seed, copy, place))
-            yield file
-            left -= len(file.text)
-            if left <= 0:
-                return
+        for number in np.random.default_rng((seed, copy)).permutation(len(splits)).tolist():
+            files = _read(*splits[number])
+            words = words or words_of(files)
+            for place in np.random.default_rng((seed, copy, number)).permutation(len(files)).tolist():
+                real = files[place]
+                real = real._replace(path=f"{number}/{real.path}")  # two inputs may hold files of one name
+                file = real if copy == 0 else edited(real, words, (seed, copy, number, place))
+                yield file
+                left -= len(file.text)
+                if left <= 0:
+                    return
 
 
-def _words(files: list[File]) -> Words:
+def words_of(files: list[File]) -> Words:
     """Identifiers that the files themselves use, and Python's own names, which stay."""
-    found = {word for file in files[:: max(1, len(files) // 2000)] for word in re.findall(rb"[a-z_]{4,16}", file.text)}
+    found = {word for file in files for word in re.findall(rb"[a-z_]{4,16}", file.text)}
     fixed = [word.encode() for word in (*keyword.kwlist, *dir(builtins))]
     listed = sorted(found - set(fixed))
     offsets = np.cumsum([0, *map(len, listed)])
@@ -102,8 +111,8 @@ def _words(files: list[File]) -> Words:
     return Words(offsets, np.frombuffer(b"".join(listed), np.uint8), np.sort(hashes))
 
 
-def _edited(real: File, path: str, words: Words, key: tuple[int, int, int]) -> File:
-    """A copy of a file, its edits drawn by `key`."""
+def edited(real: File, words: Words, key: tuple[int, int, int, int]) -> File:
+    """A copy of a file, its edits drawn by `key`: seed, number of the copy, split, place."""
     draw = np.random.default_rng(key)
     rate = NEAR_RENAMES if draw.random() < NEAR_SHARE else draw.uniform(*FAR_RENAMES)
     source = np.frombuffer(real.text, np.uint8)
@@ -115,7 +124,7 @@ def _edited(real: File, path: str, words: Words, key: tuple[int, int, int]) -> F
         text = head + b"".join(definitions[i] for i in draw.permutation(len(definitions)))
     if draw.random() < HEADER_SHARE:
         text = _LICENSES[draw.integers(len(_LICENSES))] + text
-    return File(text, f"{real.repo}-{key[1]}", path)
+    return File(text, f"{real.repo}-{key[1]}", real.path)
 
 
 @nb.njit(cache=True, nogil=True)

@@ -50,7 +50,8 @@ class Peak:
 
 @dataclass
 class Measured:
-    """What a build took. steps: the peak of each step, by its name in the build's own words."""
+    """What a build took. steps: the peak of each step, by its name in the build's own words; one that ends before it
+    was looked at counts with the next."""
 
     seconds: float = 0.0
     peak: Peak = field(default_factory=Peak)

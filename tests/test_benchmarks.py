@@ -1,0 +1,83 @@
+"""The benchmarks run at toy size and print their tables; their corpus is what it says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.append(str(Path(__file__).parent.parent))  # for `benchmarks`; last, since the rooms lie there too
+
+from benchmarks import build, corpus, memory
+
+TOY = 1_000_000  # bytes
+
+
+def shingles(text: bytes) -> set[tuple[bytes, ...]]:
+    tokens = re.findall(rb"[A-Za-z0-9_\x80-\xff]+", text)
+    return set(zip(*(tokens[i:] for i in range(5)), strict=False))
+
+
+@pytest.fixture(scope="module")
+def files() -> list[corpus.File]:
+    return list(corpus.make_corpus(TOY))
+
+
+def test_a_corpus_has_its_size_and_is_the_same_each_time(files: list[corpus.File]) -> None:
+    assert TOY <= sum(len(file.text) for file in files) < TOY + corpus.MAX_FILE_BYTES
+    assert files == list(corpus.make_corpus(TOY))
+    assert files != list(corpus.make_corpus(TOY, seed=1))
+    assert len({(file.repo, file.path) for file in files}) == len(files)
+
+
+def test_some_copies_are_near_duplicates_of_the_original_and_most_are_not(files: list[corpus.File]) -> None:
+    words = corpus.words_of(files)
+    near = total = 0
+    for place, real in enumerate(file for file in files if 1000 < len(file.text) < 20_000):
+        original = shingles(real.text)
+        for copy in range(1, 6):
+            changed = shingles(corpus.edited(real, words, (0, copy, 0, place)).text)
+            near += len(original & changed) >= 0.7 * len(original | changed)
+            total += 1
+    assert total >= 50
+    assert 0.05 < near / total < 0.3
+
+
+def test_a_copy_keeps_pythons_words_and_renames_others_everywhere_alike() -> None:
+    real = corpus.File(b"def area(width):\n    return width * width if width else None\n" * 20, "r", "p.py")
+    words = corpus.words_of([corpus.File(b"alpha beta gamma delta epsilon", "r", "q.py")])
+    texts = {corpus.edited(real, words, (0, copy, 0, 0)).text for copy in range(1, 30)}
+    lines = {line for text in texts for line in text.splitlines() if line.startswith(b"    return")}
+    assert len(lines) > 1
+    for line in lines:
+        assert re.fullmatch(rb"    return (\w+) \* \1 if \1 else None", line)
+
+
+def test_parquet_files_and_a_tree_hold_the_same_corpus(tmp_path: Path) -> None:
+    for form in corpus.WRITERS:
+        corpus.main([str(tmp_path / form), "--size", str(TOY), "--form", form])
+    rows = pq.read_table(tmp_path / "parquet").to_pylist()
+    tree = tmp_path / "tree"
+    assert {f"{row['repo']}/{row['path']}": row["text"].encode() for row in rows} == {
+        str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_the_build_benchmark_prints_a_table_for_each_form(capsys: pytest.CaptureFixture[str]) -> None:
+    build.main(["--size", str(TOY)])
+    printed = capsys.readouterr().out
+    assert printed.count("the whole build") == 3
+    assert printed.count("tokens: encode") == 1
+
+
+@pytest.mark.slow
+def test_the_memory_benchmark_prints_its_tables_and_fails_above_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="above the limit"):
+        memory.main([str(TOY), "--no-tokenizer", "--limit", "1000000"])
+    printed = capsys.readouterr().out
+    assert printed.count("Memory of a build with 2 workers") == 1
+    assert printed.count("By step") == 1
