@@ -7,31 +7,36 @@ manifest, and the next one goes on from the tasks that were finished.
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from codemill.errors import ConfigError, RunError
+import pyarrow as pa
+
+from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.config import BuildConfig
+from codemill.pipeline.contamination import load_benchmarks
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.engines.base import Engine
 from codemill.pipeline.files import TEMPORARY_PREFIX, atomic_file, clear_folder, readable_os_errors, sha256_of
-from codemill.pipeline.manifest import NAME, make_manifest, write_manifest
+from codemill.pipeline.manifest import NAME, make_manifest, read_manifest, write_manifest
 from codemill.pipeline.progress import Reporter
 from codemill.pipeline.report import render_report
 from codemill.pipeline.stages.decontaminate import run_decontaminate
-from codemill.pipeline.stages.finish import run_count, run_finish
+from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish
 from codemill.pipeline.stages.frame import Context, Record, Survivors
 from codemill.pipeline.stages.ingest import run_ingest
 from codemill.pipeline.stages.mixture import run_mixture
 from codemill.pipeline.stages.near import run_near
 from codemill.pipeline.stages.pack import run_pack, run_shards
-from codemill.pipeline.stages.tokenizer import run_tokenizer
+from codemill.pipeline.stages.tokenizer import load_given_model, run_tokenizer
 from codemill.pipeline.stages.tokens import run_tokens
 from codemill.tokenize.model import TokenizerModel
 
-_OURS = {"stages", "shards", "documents", "dropped", NAME, "report.html", "tokenizer.model", ".lock"}
+_MARK = ".codemill"  # says that the folder is a build's, and locks it; without it no folder is touched
+_OUTPUTS = ("stages", "shards", "documents", "dropped", "report.html", "tokenizer.model")
 
 
 def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: bool = False) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
     out = output_folder(config)
     with _alone_in(out):
         (out / NAME).unlink(missing_ok=True)  # from here on the folder is not a dataset, until the build ends
-        for name in sorted(_OURS - {".lock"} if fresh else _unwanted(config)):
+        for name in _OUTPUTS if fresh else _unwanted(config):
             clear_folder(out / name)
             (out / name).unlink(missing_ok=True)
         for leftover in out.rglob(f"{TEMPORARY_PREFIX}*"):
@@ -54,13 +59,13 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
         write_report(Dataset(out, manifest))
         if not config.output.keep_stages:
             clear_folder(out / "stages")
-    return manifest
+    return read_manifest(out)
 
 
-def _unwanted(config: BuildConfig) -> set[str]:
+def _unwanted(config: BuildConfig) -> list[str]:
     """Outputs of an earlier build that this config does not make."""
-    without_tokens = {"shards", "tokenizer.model"} if config.tokenizer is None else set()
-    return without_tokens | (set() if config.output.documents else {"documents"})
+    names = ["shards", "tokenizer.model"] if config.tokenizer is None else []
+    return names if config.output.documents else [*names, "documents"]
 
 
 def write_report(dataset: Dataset) -> None:
@@ -78,21 +83,23 @@ def output_folder(config: BuildConfig) -> Path:
     """The output folder, made if need be. Raises ConfigError for one that holds something else."""
     if "://" in config.output.path and not config.output.path.startswith("file://"):
         raise ConfigError(f"output.path: {config.output.path}: outputs are written to local folders; give one")
-    out = Path(config.output.path.removeprefix("file://")).expanduser()
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"output.path: {out}: is a file; give a folder")
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in _OURS) if out.exists() else []
-    if foreign and not (out / "stages").is_dir():
-        raise ConfigError(f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder")
+    out = Path(os.path.expanduser(config.output.path.removeprefix("file://")))  # noqa: PTH111 (Path's raises for ~nobody)
     with readable_os_errors(out):
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"output.path: {out}: is a file; give a folder")
         out.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(path.name for path in out.iterdir())
+    if foreign and _MARK not in foreign:
+        raise ConfigError(f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder")
     return out
 
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
     """Hold the folder against a second build; the lock ends with the process, however it ends."""
-    with readable_os_errors(out), (out / ".lock").open("w") as lock:
+    with readable_os_errors(out):
+        lock = (out / _MARK).open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -103,17 +110,20 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 
 def _run_stages(context: Context) -> tuple[dict[str, Record], TokenizerModel | None]:
+    benchmarks = load_benchmarks(context.config.decontaminate)  # a wrong path is told before the work begins
+    given = load_given_model(context.config.tokenizer)
     ingest = run_ingest(context)
     records = {"ingest": ingest}
     left = Survivors(context.folder("ingest"), ())
-    records["decontaminate"] = run_decontaminate(context, ingest)
+    records["decontaminate"] = run_decontaminate(context, ingest, benchmarks)
     left = left.without(context.folder("decontaminate"))
     records["near"] = run_near(context, ingest, left, records["decontaminate"])
     left = left.without(context.folder("near"))
     sizes = _sizes(ingest, records["decontaminate"], records["near"])
     model = None
     if context.config.tokenizer is not None:
-        model = run_tokenizer(context, left, sizes, records["near"])
+        _require_documents(left, sizes)
+        model = run_tokenizer(context, given, left, sizes, records["near"])
         records["tokens"] = run_tokens(context, left, sizes, model, records["near"])
         records["mixture"] = run_mixture(context, left, sizes, records["tokens"])
         packed = run_pack(context, left, sizes, model, records["mixture"])
@@ -123,6 +133,17 @@ def _run_stages(context: Context) -> tuple[dict[str, Record], TokenizerModel | N
     records["finish"] = run_finish(context, left, sizes, upstream)
     records["count"] = run_count(context, left, sizes, upstream)
     return records, model
+
+
+def _require_documents(left: Survivors, sizes: list[int]) -> None:
+    """Raises DataError where nothing is left to make shards of, naming what dropped the most."""
+    if sum(sizes):
+        return
+    reasons = pa.concat_tables(all_dropped(left, part).select(["reason"]) for part in range(len(sizes)))
+    counted = reasons.column("reason").value_counts().to_pylist()
+    most = sorted(counted, key=lambda entry: (-entry["counts"], entry["values"]))[:3]
+    told = ", ".join(f"{entry['values']} {entry['counts']:,}" for entry in most) or "nothing came in"
+    raise DataError(f"no document is left to make shards of (dropped: {told}); look at those keys of the config")
 
 
 def _sizes(ingest: Record, *later: Record) -> list[int]:

@@ -91,16 +91,17 @@ def atomic_file(path: Path) -> Iterator[HashingFile]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     with readable_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as raw:
-                writer = HashingFile(raw)
-                yield writer
+        raw = temporary.open("wb")
+    try:
+        with full_disk_told(path):
+            with raw:
+                yield HashingFile(raw)
                 raw.flush()
                 os.fsync(raw.fileno())
             temporary.replace(path)
             _sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -112,21 +113,27 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def readable_os_errors(path: Path) -> Iterator[None]:
-    """Turn what an operating system says of a full disk or a forbidden folder into a RunError with the way out."""
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Turn a full disk into a RunError with the way out; other errors pass."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"{path}: the disk is full; make room and run the same command again: "
-                "what is finished is kept, and the build goes on from there"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise RunError(
-                f"{path}: cannot be written ({error.strerror}); give an output folder that you may write"
-            ) from error
-        raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(
+            f"{path}: the disk is full; make room and run the same command again: "
+            "what is finished is kept, and the build goes on from there"
+        ) from error
+
+
+@contextlib.contextmanager
+def readable_os_errors(path: Path) -> Iterator[None]:
+    """Turn whatever keeps a file or folder from being made into a RunError with the way out."""
+    try:
+        with full_disk_told(path):
+            yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); give a place that you may write to") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -259,7 +259,7 @@ def test_a_tokenizer_is_trained_and_gives_every_text_back(place: Path) -> None:
 
 
 def test_a_second_build_in_one_folder_is_turned_away(place: Path) -> None:
-    with (place / "out" / ".lock").open("w") as lock:
+    with (place / "out" / ".codemill").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = run(place, "build", "config.yaml")
     assert done.returncode == 1

@@ -313,3 +313,45 @@ def test_several_epochs_of_either_packing_decode_to_their_texts(tmp_path: Path, 
     kept = len(rows(tmp_path / "out", "documents"))
     assert 2 * kept < packed["documents"] < 3 * kept
     assert packed["fim"]["psm"] > 0
+
+
+def test_fresh_never_touches_a_folder_that_no_build_made(tmp_path: Path, tree: Path) -> None:
+    letter = tmp_path / "mine" / "documents" / "letter.txt"
+    letter.parent.mkdir(parents=True)
+    letter.write_text("dear reader")
+    configured = builds.config(
+        tmp_path / "c.yaml", tmp_path / "mine", [{"name": "tree", "path": str(tree), "kind": "tree"}]
+    )
+    done = builds.run("build", configured, "--fresh", "--quiet")
+    assert done.returncode == 2
+    assert "give a new or empty folder" in done.stderr
+    assert letter.read_text() == "dear reader"
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "x" * 300, "c.yaml/below"])
+def test_an_output_path_that_cannot_be_is_told_without_a_traceback(tmp_path: Path, tree: Path, place: str) -> None:
+    sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
+    configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources)
+    where = str(tmp_path / place) if place.startswith("c.yaml") else place
+    done = builds.run("build", configured, "--quiet", "--set", f"output.path={where}")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "give a" in done.stderr
+
+
+def test_a_build_of_which_nothing_is_left_names_what_dropped_the_most(tmp_path: Path, tree: Path) -> None:
+    sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
+    configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources, filter={"languages": ["cobol"]})
+    done = builds.run("build", configured, "--quiet")
+    assert done.returncode == 1
+    assert "no document is left" in done.stderr
+    assert "language_not_allowed" in done.stderr
+
+
+def test_a_missing_tokenizer_is_told_before_anything_is_read(tmp_path: Path, tree: Path) -> None:
+    sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
+    configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources, tokenizer={"model": "gone.model"})
+    done = builds.run("build", configured)
+    assert done.returncode == 2
+    assert "gone.model" in done.stderr
+    assert "ingest" not in done.stderr

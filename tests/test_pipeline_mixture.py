@@ -118,3 +118,8 @@ def test_a_share_of_nothing_is_refused() -> None:
     mixture = Mixture.model_validate({"sources": {"code": {"share": 0.5}, "gone": {"share": 0.5}}, "tokens": 1e5})
     with pytest.raises(DataError, match="gone"):
         plan_groups(mixture, (*SOURCES, "gone"), table, costs)
+
+
+def test_a_share_of_zero_takes_nothing() -> None:
+    totals, _ = taken({"sources": {"code": {"share": 0.0}}})
+    assert by_source(totals, "code") == 0

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from codemill.dedup.decontaminate import ContaminationIndex
-from codemill.pipeline.contamination import build_index, find_contaminated, load_benchmarks
+from codemill.pipeline.contamination import BenchmarkTexts, build_index, find_contaminated
 from codemill.pipeline.documents import DROPPED, sorted_dropped
 from codemill.pipeline.engines.base import Mapped
 from codemill.pipeline.stages.frame import Context, Record, Survivors, Work, part_rows, run_stage
@@ -17,9 +17,8 @@ from codemill.pipeline.stages.frame import Context, Record, Survivors, Work, par
 VERSION = 1
 
 
-def run_decontaminate(context: Context, ingest: Record) -> Record:
+def run_decontaminate(context: Context, ingest: Record, benchmarks: BenchmarkTexts) -> Record:
     """Run the stage, or take it from an earlier build."""
-    benchmarks = load_benchmarks(context.config.decontaminate)
     index = build_index(benchmarks, context.config.decontaminate.ngram)
     depends_on = (VERSION, ingest.fingerprint, context.config.decontaminate, benchmarks.sha256)
     survivors = Survivors(context.folder("ingest"), ())

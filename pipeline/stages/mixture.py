@@ -130,7 +130,7 @@ def _source_targets(config: Mixture, sources: tuple[str, ...], totals: np.ndarra
     fixed = {n: (named[n].epochs if n in named else None) for n in sources}
     budget = config.tokens
     if budget is None and shares:  # no budget: as much as can be had without repeating anything
-        budget = min(available[name] / share for name, share in shares.items() if share)
+        budget = min((available[name] / share for name, share in shares.items() if share), default=0.0)
     targets = []
     free = [name for name in sources if name not in shares and fixed[name] is None]
     spent = sum(fixed[n] * available[n] for n in sources if fixed[n] is not None)  # type: ignore[operator]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from codemill.errors import ConfigError
 from codemill.hashing import draws, id_words
-from codemill.pipeline.config import TrainTokenizer
+from codemill.pipeline.config import Tokenizer, TrainTokenizer
 from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Mapped, Rows
 from codemill.pipeline.files import atomic_file
@@ -36,19 +36,31 @@ SAMPLE = schema_of("sample", [pa.field("text", pa.large_string())])
 MODEL = schema_of("model", [pa.field("model", pa.binary())])
 
 
-def run_tokenizer(context: Context, survivors: Survivors, sizes: list[int], upstream: Record) -> TokenizerModel:
+def load_given_model(config: Tokenizer | None) -> TokenizerModel | None:
+    """The model that the config names; null where one is trained, or there is no tokenizer.
+
+    Raises ConfigError where the file is missing, DataError where it is no usable model.
+    """
+    if config is None or config.model is None:
+        return None
+    file = Path(os.path.expanduser(config.model))  # noqa: PTH111 (Path's raises for ~nobody)
+    if not file.is_file():
+        raise ConfigError(
+            f"tokenizer.model: {config.model}: there is no such file; give the path of a SentencePiece model"
+        )
+    return TokenizerModel.load(file)
+
+
+def run_tokenizer(
+    context: Context, given: TokenizerModel | None, survivors: Survivors, sizes: list[int], upstream: Record
+) -> TokenizerModel:
     """The model, which the stage also leaves in OUT/tokenizer.model. sizes: bytes of the survivors in each part."""
-    config = context.config.tokenizer
-    if config is None:
-        raise ConfigError("tokenizer: this build has none; add `tokenizer: {model: ...}` or `{train: {...}}`")
-    if config.model is not None:
-        model = _load(config.model)
-        depends_on: tuple[Any, ...] = (VERSION, hashlib.sha256(model.model_bytes).hexdigest())
-    else:
-        depends_on = (VERSION, upstream.fingerprint, config.train, context.config.output.seed)
+    settings = context.config.tokenizer.train if context.config.tokenizer else None
+    seed = context.config.output.seed
+    depends_on = (VERSION, given.sha256) if given else (VERSION, upstream.fingerprint, settings, seed)
 
     def body(work: Work) -> dict[str, Any]:
-        content = model.model_bytes if config.model else _train(work, config.train, survivors, sizes)
+        content = given.model_bytes if given else _train(work, settings or TrainTokenizer(), survivors, sizes)
         with atomic_file(work.folder / "tokenizer.model") as file:
             file.write(content)
         return {}
@@ -60,16 +72,8 @@ def run_tokenizer(context: Context, survivors: Survivors, sizes: list[int], upst
     return TokenizerModel.load(content)
 
 
-def _load(path: str) -> TokenizerModel:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise ConfigError(f"tokenizer.model: {path}: there is no such file; give the path of a SentencePiece model")
-    return TokenizerModel.load(file)
-
-
-def _train(work: Work, config: TrainTokenizer | None, survivors: Survivors, sizes: list[int]) -> bytes:
+def _train(work: Work, config: TrainTokenizer, survivors: Survivors, sizes: list[int]) -> bytes:
     """Train in a worker, on the documents that the seed draws."""
-    config = config or TrainTokenizer()
     share = min(1.0, config.sample_bytes / max(sum(sizes), 1))
     sample = Mapped(part_rows(sizes), Sample(survivors, share, work.context.config.output.seed))
     work.write(sample, {"sample": SAMPLE}, "sample")
