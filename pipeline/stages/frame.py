@@ -140,7 +140,8 @@ class Survivors:
         """Batches of the survivors in one part, sorted by id."""
         gone = self.gone(part)
         for batch in read_part(part_path(self.ingest, "documents", part), columns):
-            yield (batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=gone))) if len(gone) else batch)
+            here = pc.invert(pc.is_in(batch.column("id"), value_set=gone))
+            yield batch if pc.all(here).as_py() else batch.filter(here)  # filtering copies the texts
 
     def gone(self, part: int) -> pa.Array:
         """string[n]: ids of what the later stages dropped from one part."""

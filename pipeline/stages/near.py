@@ -125,10 +125,12 @@ class Sign:
         gone = self.survivors.gone(part)
         schema = signature_schema(self.near.permutations)
         for batch in read_part(part_path(self.survivors.ingest, "documents", part), ["id", "text"]):
-            here = pc.invert(pc.is_in(batch.column("id"), value_set=gone))
-            members = pa.array(np.arange(number, number + len(batch), dtype=np.uint64)).filter(here)
+            members = pa.array(np.arange(number, number + len(batch), dtype=np.uint64))
             number += len(batch)
-            signed = signatures(batch.column("text").filter(here), self.near.ngram, self.near.permutations)
+            here = pc.invert(pc.is_in(batch.column("id"), value_set=gone))
+            if not pc.all(here).as_py():  # filtering copies the texts
+                members, batch = members.filter(here), batch.filter(here)
+            signed = signatures(batch.column("text"), self.near.ngram, self.near.permutations)
             column = pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), self.near.permutations)
             yield pa.RecordBatch.from_arrays([members, column], schema=schema)
 
