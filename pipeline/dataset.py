@@ -15,7 +15,7 @@ from codemill.hashing import id_words
 from codemill.pipeline.documents import DOCUMENTS, DROPPED
 from codemill.pipeline.engines.base import hash_partition
 from codemill.pipeline.manifest import read_manifest
-from codemill.pipeline.stages.frame import part_path, read_part
+from codemill.pipeline.stages.frame import part_path, read_part, view_part
 from codemill.tokenize.model import TokenizerModel
 
 
@@ -59,7 +59,7 @@ class Dataset:
     def read_shard(self, path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The sequences of one shard, memory-mapped. Raises DataError where it is missing or no Arrow file."""
         try:
-            yield from (batch for batch in read_part(path, columns) if len(batch))
+            yield from (batch for batch in view_part(path, columns) if len(batch))
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{path}: cannot be read ({error}); run `codemill verify`, and build again") from None
 

@@ -16,7 +16,7 @@ from codemill.errors import DataError
 from codemill.pipeline.config import section_hash
 from codemill.pipeline.documents import REASONS
 from codemill.pipeline.files import Receipt, read_json, write_json
-from codemill.pipeline.stages.frame import Context, Record, part_path, read_part, read_table
+from codemill.pipeline.stages.frame import Context, Record, part_path, read_table, view_part
 from codemill.tokenize.model import TokenizerModel
 
 FORMAT = "codemill-dataset"
@@ -211,7 +211,7 @@ def _segment_counts(shards: list[Path]) -> dict[str, Any]:
     parts, kinds = np.zeros(2, np.int64), np.zeros(3, np.int64)
     segments = 0
     for shard in shards:
-        for batch in read_part(shard, ["segment_parts", "segment_fim"]):
+        for batch in view_part(shard, ["segment_parts", "segment_fim"]):
             numbers = batch.column("segment_parts").flatten().to_numpy()
             segments += len(numbers)
             parts += [(numbers == 0).sum(), (numbers == 1).sum()]

@@ -24,7 +24,7 @@ from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.documents import REASONS, schema_of
 from codemill.pipeline.engines.base import Engine, Exchanged, Mapped, Rows, Sink, hash_partition
 from codemill.pipeline.files import sha256_of
-from codemill.pipeline.stages.frame import part_path, read_part, read_table
+from codemill.pipeline.stages.frame import part_path, read_table, view_part
 from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.segments import documents_from_segments, segments
 
@@ -249,7 +249,7 @@ class TakeApart:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         schema = _segments_schema(self.dtype)
-        for batch in read_part(Path(row.column("path")[0].as_py())):
+        for batch in view_part(Path(row.column("path")[0].as_py())):
             if len(batch):
                 table = segments(batch).select(schema.names).cast(schema)
                 yield from table.combine_chunks().to_batches()

@@ -23,6 +23,7 @@ from codemill.pipeline.stages.frame import (
     part_rows,
     read_table,
     run_stage,
+    view_table,
 )
 
 VERSION = 1
@@ -126,7 +127,7 @@ class CountPart:
         if self.folders is None:
             return pa.nulls(len(kept), pa.int64())
         tokens, mixture = self.folders
-        lengths = read_table(part_path(tokens, "tokens", part), ["id", "tokens"])
+        lengths = view_table(part_path(tokens, "tokens", part), ["id", "tokens"])
         epochs = read_table(part_path(mixture, "epochs", part), ["epochs"]).column("epochs").cast(pa.int64())
         taken = pc.greater(epochs, 0)
         return pc.multiply(lengths.column("tokens"), epochs).filter(taken).combine_chunks()

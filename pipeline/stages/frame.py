@@ -110,7 +110,7 @@ def part_path(folder: Path, kind: str, part: int) -> Path:
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The batches of an Arrow file of ours, only the named columns decompressed; schema metadata is kept."""
+    """The batches of a compressed Arrow file of ours, only the named columns decompressed; schema metadata is kept."""
     with pa.memory_map(str(path)) as mapped:
         schema = pa.ipc.open_file(mapped).schema
         fields = None if columns is None else [schema.get_field_index(name) for name in columns]
@@ -119,9 +119,26 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.R
             yield reader.get_batch(index)
 
 
+def view_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of an uncompressed Arrow file as views of the mapped file: what is not looked at costs nothing.
+
+    (Asking the reader for some columns only, as `read_part` does, would make it allocate room for whole batches.)
+    """
+    for batch in read_part(path):
+        yield batch if columns is None else batch.select(list(columns))
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole part as one table."""
-    batches = list(read_part(path, columns))
+    """A whole compressed part as one table."""
+    return _as_table(path, list(read_part(path, columns)), columns)
+
+
+def view_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole uncompressed part as one table of views (see `view_part`)."""
+    return _as_table(path, list(view_part(path, columns)), columns)
+
+
+def _as_table(path: Path, batches: list[pa.RecordBatch], columns: Sequence[str] | None) -> pa.Table:
     if batches:
         return pa.Table.from_batches(batches)
     with pa.memory_map(str(path)) as mapped:

@@ -28,8 +28,8 @@ from codemill.pipeline.stages.frame import (
     Work,
     part_path,
     part_rows,
-    read_table,
     run_stage,
+    view_table,
 )
 from codemill.tokenize.packing import BOS_EOS
 
@@ -55,7 +55,7 @@ def run_mixture(context: Context, survivors: Survivors, sizes: list[int], tokens
     def body(work: Work) -> dict[str, Any]:
         folder = context.folder("tokens")
         columns = ["id", "source", "language", "tokens"]
-        tables = [read_table(part_path(folder, "tokens", part), columns) for part in range(len(sizes))]
+        tables = [view_table(part_path(folder, "tokens", part), columns) for part in range(len(sizes))]
         documents = pa.concat_tables(tables).combine_chunks()
         costs = documents.column("tokens").to_numpy() + BOS_EOS
         groups, group_of = plan_groups(config, names, documents, costs)

@@ -25,9 +25,10 @@ from codemill.pipeline.stages.frame import (
     Survivors,
     Work,
     part_path,
-    read_part,
     read_table,
     run_stage,
+    view_part,
+    view_table,
 )
 from codemill.tokenize.fim import encode_fim, fim_plan
 from codemill.tokenize.model import TokenizerModel
@@ -89,7 +90,7 @@ class Render:
         epochs = read_table(part_path(self.mixture, "epochs", part), ["epochs"]).column("epochs").to_numpy()
         documents = self.survivors.read(part, ["id", "text"])
         done = 0
-        for tokens in read_part(part_path(self.tokens, "tokens", part), ["id", "ids"]):
+        for tokens in view_part(part_path(self.tokens, "tokens", part), ["id", "ids"]):
             texts = next(documents)
             takes_part = epochs[done : done + len(tokens)] > epoch
             done += len(tokens)
@@ -185,7 +186,7 @@ class ReadWindows:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         for path in row.column("paths")[0].as_py():
-            table = read_table(path)
+            table = view_table(path)
             for batch in table.combine_chunks().to_batches():
                 for start in range(0, len(batch), self.batch_rows):
                     yield batch.slice(start, self.batch_rows)
