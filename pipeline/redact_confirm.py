@@ -214,12 +214,33 @@ _HEADER = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?----
 # placeholder not.
 _ARMOUR = re.compile(rb"(?:(?!-----|<KEY>).){0,512}?(?<![\\,])(?=[A-Za-z0-9+/=]{32})", re.DOTALL)
 # What stands between two lines, which may be those of a comment, or of a literal put together from several.
-_BETWEEN = rb"(?:\\[nrt]|[\s\"'\\,#*>])"
-# Lines without an end are followed only while they are long; before the end come at most two short ones.
-_BODY = re.compile(
-    rb"[A-Za-z0-9+/=]{32,}+(?:%b{1,64}+[A-Za-z0-9+/=]{32,}+)*+"
-    rb"(?:(?:%b{1,64}+[A-Za-z0-9+/=]++){1,2}(?=%b{0,64}+-----END))?" % (_BETWEEN, _BETWEEN, _BETWEEN)
-)
+_GAP = re.compile(rb"(?:\\[nrt]|[\s\"'\\,#*>]){1,64}")
+_LINE = re.compile(rb"[A-Za-z0-9+/=]+")
+_LONG_LINE = 32
+_END = re.compile(rb"-----END")
+
+
+def _next_line(data: memoryview, end: int, finish: int) -> re.Match[bytes] | None:
+    """The base64 line that follows a place, with what stands between."""
+    gap = _GAP.match(data, end, finish)
+    return _LINE.match(data, gap.end(), finish) if gap else None
+
+
+def _body_end(data: memoryview, start: int, finish: int) -> int:
+    """Where a key's base64 ends: without an end mark its lines are followed only while they are long; before one come
+    at most two short ones."""
+    end, line = start, _LINE.match(data, start, finish)
+    while line and len(line[0]) >= _LONG_LINE:
+        end, line = line.end(), _next_line(data, line.end(), finish)
+    last = end
+    for _ in range(2):
+        if line is None:
+            break
+        gap = _GAP.match(data, line.end(), finish)
+        if _END.match(data, gap.end() if gap else line.end(), finish):
+            last = line.end()
+        line = _next_line(data, line.end(), finish)
+    return last
 
 
 def _private_key(c: Candidate) -> Verdict:
@@ -227,8 +248,7 @@ def _private_key(c: Candidate) -> Verdict:
     dashes = c.start - 4  # the anchor is `-BEG`
     header = _HEADER.match(c.data, dashes, c.finish) if dashes >= c.begin else None
     armour = header and _ARMOUR.match(c.data, header.end(), c.finish)
-    body = armour and _BODY.match(c.data, armour.end(), c.finish)
-    return (body.start(), body.end(), _KEY) if body else None
+    return (armour.end(), _body_end(c.data, armour.end(), c.finish), _KEY) if armour else None
 
 
 # Passwords in URLs and assigned values.

@@ -130,7 +130,7 @@ def test_every_task_of_every_benchmark_is_found_in_real_code(every_benchmark, sm
 def test_humaneval_contaminates_nothing_in_the_standard_library(humaneval, standard_library):
     texts = documents([path.read_text(errors="replace") for path in standard_library])
     mask, dropped = find_contaminated(texts, build_index(humaneval, NGRAM))
-    assert len(mask) > 1000 and not mask.any()
+    assert len(mask) > 500 and not mask.any()  # Debian's has no tests
     assert len(dropped) == 0 and dropped.schema == DROPPED
 
 
