@@ -34,7 +34,7 @@ demo: $(READY)
 	@printf '  %s\n' $(DEMO)/shards $(DEMO)/documents $(DEMO)/dropped $(DEMO)/manifest.json $(DEMO)/report.html
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .
