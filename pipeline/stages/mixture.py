@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from codemill.errors import ConfigError, DataError
 from codemill.hashing import draws, id_words
-from codemill.pipeline.config import Mixture
+from codemill.pipeline.config import Mixture, MixtureWeight
 from codemill.pipeline.documents import DROPPED, dropped_rows, schema_of, sorted_dropped
 from codemill.pipeline.engines.base import Mapped, Rows
 from codemill.pipeline.stages.frame import (
@@ -86,68 +86,75 @@ def plan_groups(
     DataError for a share of nothing.
     """
     source_of = pc.index_in(documents.column("source"), value_set=pa.array(sources)).to_numpy().astype(np.int64)
-    totals = np.bincount(source_of, weights=costs, minlength=len(sources)).astype(np.int64)
-    targets = _source_targets(config, sources, totals)
+    totals = np.bincount(source_of, weights=costs, minlength=len(sources)).astype(np.int64).tolist()
+    targets = _source_targets(config, dict(zip(sources, totals, strict=True)))
     groups: list[Group] = []
     group_of = np.empty(len(costs), np.int64)
     for number, name in enumerate(sources):
-        inside = source_of == number
+        rest = source_of == number
         weights = config.sources[name].languages if name in config.sources else {}
-        rest = inside.copy()
-        left = targets[number]
-        shares = sum(weight.share or 0 for weight in weights.values())
-        if shares > 1 + 1e-9:
-            raise ConfigError(
-                f"mixture.sources.{name}.languages: the shares add up to {shares:g}; they may be 1 at the most"
-            )
-        base = targets[number] / totals[number] if totals[number] else 0.0
-        for language, weight in sorted(weights.items()):
-            here = inside & pc.equal(documents.column("language"), language).fill_null(False).to_numpy()
-            available = int(costs[here].sum())
-            if weight.share is not None:
-                epochs = _epochs(f"{name}.languages.{language}", targets[number] * weight.share, available)
-            else:
-                epochs = base if weight.epochs is None else weight.epochs
-            left -= epochs * available
-            group_of[here] = len(groups)
-            groups.append(Group(name, language, available, epochs))
+        available = {}
+        for language in sorted(weights):
+            here = rest & pc.equal(documents.column("language"), language).fill_null(False).to_numpy()
+            available[language] = int(costs[here].sum())
+            group_of[here] = len(groups) + len(available) - 1
             rest &= ~here
-        available = int(costs[rest].sum())
-        epochs = _epochs(name, max(left, 0.0), available) if shares and available else base
-        group_of[rest] = len(groups)
-        groups.append(Group(name, None, available, epochs))
+        group_of[rest] = len(groups) + len(available)
+        groups += _source_groups(name, weights, available, int(costs[rest].sum()), targets[name])
     return groups, group_of
 
 
-def _source_targets(config: Mixture, sources: tuple[str, ...], totals: np.ndarray) -> list[float]:
-    """Tokens that each source shall give."""
-    named = config.sources
-    shares = {name: named[name].share for name in sources if name in named and named[name].share is not None}
-    total_share = sum(shares.values())  # type: ignore[arg-type]
-    if total_share > 1 + 1e-9:
-        raise ConfigError(f"mixture.sources: the shares add up to {total_share:g}; they may be 1 at the most")
-    available = dict(zip(sources, totals.tolist(), strict=True))
-    fixed = {n: (named[n].epochs if n in named else None) for n in sources}
+def _source_groups(
+    name: str, weights: dict[str, MixtureWeight], available: dict[str, int], others: int, target: float
+) -> list[Group]:
+    """The groups of one source: its named languages in their order, then all others.
+
+    available: tokens of each named language; others: of the rest. target: tokens that the source shall give. A share is
+    of the target, and the others get what the named languages leave of it; where there are no shares, a language
+    without epochs of its own, and the others, go as often as the whole source.
+    """
+    _require_shares(f"mixture.sources.{name}.languages", [weight.share or 0.0 for weight in weights.values()])
+    base = target / max(others + sum(available.values()), 1)
+    groups = []
+    for language, tokens in available.items():
+        weight = weights[language]
+        if weight.share is not None:
+            epochs = _epochs(f"{name}.languages.{language}", target * weight.share, tokens)
+        else:
+            epochs = base if weight.epochs is None else weight.epochs
+        groups.append(Group(name, language, tokens, epochs))
+    left = max(0.0, target - sum(group.epochs * group.available for group in groups))
+    has_shares = any(weight.share is not None for weight in weights.values())
+    groups.append(Group(name, None, others, _epochs(name, left, others) if has_shares and others else base))
+    return groups
+
+
+def _source_targets(config: Mixture, available: dict[str, int]) -> dict[str, float]:
+    """Tokens that each source shall give. available: source -> the tokens that it has."""
+    named = {name: config.sources[name] for name in available if name in config.sources}
+    shares = {name: weight.share for name, weight in named.items() if weight.share is not None}
+    fixed = {name: weight.epochs * available[name] for name, weight in named.items() if weight.epochs is not None}
+    _require_shares("mixture.sources", list(shares.values()))
     budget = config.tokens
     if budget is None and shares:  # no budget: as much as can be had without repeating anything
         budget = min((available[name] / share for name, share in shares.items() if share), default=0.0)
-    targets = []
-    free = [name for name in sources if name not in shares and fixed[name] is None]
-    spent = sum(fixed[n] * available[n] for n in sources if fixed[n] is not None)  # type: ignore[operator]
-    for name in sources:
-        if name in shares:
-            target = budget * shares[name]  # type: ignore[operator]
-            _epochs(name, target, available[name])
-        elif fixed[name] is not None:
-            target = fixed[name] * available[name]  # type: ignore[operator]
-        elif budget is None:
-            target = float(available[name])
-        else:  # sources that are not named share what is left, by their size
-            left = max(0.0, budget * (1 - total_share) - spent)
-            target = left * available[name] / max(sum(available[n] for n in free), 1)
-            _epochs(name, target, available[name])
-        targets.append(float(target))
+    free = [name for name in available if name not in shares and name not in fixed]
+    targets = {**fixed, **{name: (budget or 0.0) * share for name, share in shares.items()}}
+    if budget is None:
+        targets |= {name: float(available[name]) for name in free}
+    else:  # sources that are not named share what is left, by their size
+        left = max(0.0, budget * (1 - sum(shares.values())) - sum(fixed.values()))
+        size = max(sum(available[name] for name in free), 1)
+        targets |= {name: left * available[name] / size for name in free}
+    for name, target in targets.items():
+        if name not in fixed:
+            _epochs(name, target, available[name])  # refuses what cannot be had
     return targets
+
+
+def _require_shares(place: str, shares: list[float]) -> None:
+    if sum(shares) > 1 + 1e-9:
+        raise ConfigError(f"{place}: the shares add up to {sum(shares):g}; they may be 1 at the most")
 
 
 def _epochs(name: str, target: float, available: int) -> float:
