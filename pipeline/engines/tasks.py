@@ -3,7 +3,7 @@
 A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition in runs of
 about SPILL_BYTES, a batch a partition and run, and a receipt that says which batch is which. The reader of a partition
 takes its batches out of each task's spill, so it holds one partition and nothing else. Spills are not compressed: they
-are read once and soon, and lz4 cost 3 ms a MB, an eighteenth of a build without tokens.
+are read once and soon, so to compress them costs more than it saves.
 """
 
 from __future__ import annotations
