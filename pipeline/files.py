@@ -1,17 +1,20 @@
 """Files that appear whole or not at all, and what is on record about them.
 
-A file is written under a temporary name beside its final one, flushed to the disk, and renamed. A `Receipt` holds its
-rows, bytes and sha256, counted while it was written, so that nothing is read twice.
+A local file is written under a temporary name beside its final one, flushed to the disk, and renamed; a remote one is
+written to a local temporary file and uploaded. A `Receipt` holds its rows, bytes and sha256, counted while it was
+written, so that nothing is read twice.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codemill.errors import DataError, RunError
+from codemill.pipeline.places import Place, RemotePath, filesystem, open_place, reached
 
 TEMPORARY_PREFIX = ".tmp-"
 _SHARD_ALIGNMENT_BYTES = 64
 _ZSTD_LEVEL = 1  # measured on code: 220 MB/s, and 10% larger than at level 3, which does 130 MB/s
 # Columns whose values repeat; to build a dictionary of texts and ids costs time and gains nothing.
 _REPEATING = ("source", "repo", "language", "license", "stage", "reason")
+_CHUNK_BYTES = 8 << 20
 _PARQUET_ROWS = 16_384  # rows of a row group: fixed, so that the bytes of a file are a function of its rows
 
 
@@ -85,25 +90,39 @@ class HashingFile:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[HashingFile]:
+def atomic_file(path: Place) -> Iterator[HashingFile]:
     """A file for writing that takes its name only when the block ends well; else nothing is left of it.
 
-    Raises RunError where the disk is full or may not be written.
+    Raises RunError where the disk is full or may not be written, or the store cannot be reached.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     with readable_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        raw = temporary.open("wb")
+        folder = Path(tempfile.gettempdir()) if isinstance(path, RemotePath) else path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        # Unique, because an engine may try one task twice at the same time, in one process too.
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=f"-{path.name}", dir=folder)
+    temporary = Path(name)
     try:
         with full_disk_told(path):
-            with raw:
+            with os.fdopen(descriptor, "wb") as raw:
                 yield HashingFile(raw)
                 raw.flush()
                 os.fsync(raw.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
+            if isinstance(path, RemotePath):
+                path.upload(temporary)
+            else:
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
+                _sync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _umask() -> int:
+    """What the user's files may not have; to ask for it is to set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:
@@ -115,7 +134,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
+def full_disk_told(path: Place) -> Iterator[None]:
     """Turn a full disk into a RunError with the way out; other errors pass."""
     try:
         yield
@@ -129,7 +148,7 @@ def full_disk_told(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def readable_os_errors(path: Path) -> Iterator[None]:
+def readable_os_errors(path: Place) -> Iterator[None]:
     """Turn whatever keeps a file or folder from being made into a RunError with the way out."""
     try:
         with full_disk_told(path):
@@ -138,13 +157,13 @@ def readable_os_errors(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: cannot be written ({error.strerror}); give a place that you may write to") from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     """Write JSON atomically; keys keep their order, so equal values give equal bytes."""
     with atomic_file(path) as file:
         file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """Read a JSON file of ours; raises DataError where it is missing or damaged."""
     try:
         return json.loads(path.read_bytes())
@@ -154,15 +173,23 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: damaged, cannot be read as JSON ({error}); build again") from None
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Place) -> str:
     """sha256 of a file, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with open_place(path) as file:
+        while chunk := file.read_buffer(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
-def clear_folder(folder: Path) -> None:
+def clear_folder(folder: Place) -> None:
     """Remove a folder of ours with all that is in it, if it is there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if isinstance(folder, RemotePath):
+        with reached(folder), contextlib.suppress(FileNotFoundError):
+            system, path = filesystem(folder.url)
+            system.delete_dir(path)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class TableWriter:

@@ -18,7 +18,8 @@ from codemill.errors import ConfigError
 from codemill.pipeline.config import Filter
 from codemill.pipeline.documents import DROPPED, REASONS, dropped_rows
 from codemill.pipeline.license import allowed
-from codemill.pipeline.sources.inputs import is_url, local_path, open_input
+from codemill.pipeline.places import is_url, local_path
+from codemill.pipeline.sources.inputs import open_input
 from codemill.pipeline.text_statistics import TextStatistics, text_heads, text_statistics
 
 # StarCoder2 (arXiv 2402.19173, section 2.1, "Encoded data filter").

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from codemill.pipeline.files import Receipt
+from codemill.pipeline.places import Place
 
 MapFunction = Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
 KeyFunction = Callable[[pa.RecordBatch], np.ndarray]  # rows -> partition numbers, int64[n]
@@ -71,8 +71,8 @@ class Sink:
     sums: columns (int) whose totals the receipts carry.
     """
 
-    folder: Path
-    state: Path
+    folder: Place
+    state: Place
     fingerprint: str
     kinds: Mapping[str, pa.Schema]
     subfolders: Mapping[str, str] = field(default_factory=dict)  # null = the kind's own name
@@ -80,7 +80,7 @@ class Sink:
     file_format: str = "lz4"
     sums: tuple[str, ...] = ()
 
-    def path(self, kind: str, index: int, count: int) -> Path:
+    def path(self, kind: str, index: int, count: int) -> Place:
         return self.folder / self.subfolders.get(kind, kind) / self.names.format(index=index, count=count)
 
 

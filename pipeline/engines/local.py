@@ -8,12 +8,14 @@ number of workers, because every task writes files of its own, named by its plac
 from __future__ import annotations
 
 import concurrent.futures as futures
+import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +23,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from codemill.errors import RunError
-from codemill.pipeline.engines.base import Collection, Exchanged, MapFunction, Rows, Sink
-from codemill.pipeline.engines.tasks import (
-    finished_part,
-    read_partition,
-    run_chain,
-    spill_path,
-    unchain,
-    write_part,
-    write_spill,
-)
-from codemill.pipeline.files import Receipt, clear_folder, read_json, readable_os_errors, write_json
+from codemill.pipeline.engines.base import Collection, Sink
+from codemill.pipeline.engines.spills import read_partition, spill_path, write_spill
+from codemill.pipeline.engines.tasks import Job, make_job
+from codemill.pipeline.files import Receipt, clear_folder, readable_os_errors
+from codemill.pipeline.places import RemotePath
 from codemill.pipeline.progress import Reporter
 
 _TRIES = 3  # how often a task may lose its worker before the run gives up
@@ -64,40 +60,24 @@ class LocalEngine:
     def write(self, collection: Collection, sink: Sink, label: str) -> list[list[Receipt]]:
         """See `base.Engine.write`."""
         with readable_os_errors(sink.state):
-            _claim(sink)
-        start, functions = unchain(collection)
-        count = start.partitions if isinstance(start, Exchanged) else len(start.table)
-        pending = [index for index in range(count) if finished_part(sink, index) is None]
-        if isinstance(start, Exchanged):
-            tasks = self._exchange(start, functions, sink, pending, label)
-        else:
-            tasks = [
-                Task(f"part {i}", _map_part, (_row(start, i), functions, sink, i, count), _sizes(start)[i])
-                for i in pending
-            ]
-        self._run(tasks, label)
-        clear_folder(sink.state / "spill")
-        receipts = [finished_part(sink, index) for index in range(count)]
-        return [part for part in receipts if part is not None]
+            job, sizes = make_job(collection, sink)
+        finished = job.receipts()
+        pending = [index for index in range(job.parts) if index not in finished]
+        if job.exchanged is None:
+            self._run([Task(f"part {i}", job.map_row, (i,), sizes[i]) for i in pending], label)
+        elif pending:
+            with _spill_folder(sink) as spill:
+                self._exchange(job, spill, pending, sizes, label)
+        finished |= job.receipts() if pending else {}
+        return [finished[index] for index in range(job.parts)]
 
-    def _exchange(
-        self, exchanged: Exchanged, functions: list[MapFunction], sink: Sink, pending: list[int], label: str
-    ) -> list[Task]:
-        """Run what stands before an exchange, unless an earlier run did; the tasks for its pending partitions."""
-        start, before = unchain(exchanged.upstream)
-        if isinstance(start, Exchanged):
-            raise TypeError("an exchange is followed by a write before the next exchange begins")
-        if not pending:
-            return []
-        spill, sizes = sink.state / "spill", _sizes(start)
-        todo = [i for i in range(len(sizes)) if not spill_path(spill, i).exists()]
-        spills = [Task(f"task {i}", _spill_part, (_row(start, i), before, exchanged, spill, i), sizes[i]) for i in todo]
-        self._run(spills, f"{label} (out)")
-        each = sum(sizes) // exchanged.partitions
-        return [
-            Task(f"partition {i}", _exchange_part, (exchanged, functions, spill, len(sizes), sink, i), each)
-            for i in pending
-        ]
+    def _exchange(self, job: Job, spill: Path, pending: list[int], sizes: list[int], label: str) -> None:
+        """Spread what an earlier run did not, then work the pending partitions off."""
+        todo = [i for i in range(job.rows) if not spill_path(spill, i).exists()]
+        self._run([Task(f"task {i}", write_spill, (job, spill, i), sizes[i]) for i in todo], f"{label} (out)")
+        each = sum(sizes) // job.parts
+        tasks = [Task(f"partition {i}", _reduce, (job, spill, i), each) for i in pending]
+        self._run(tasks, label)
 
     def _run(self, tasks: list[Task], label: str) -> None:
         """Run the tasks, replacing workers that are killed."""
@@ -182,36 +162,17 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     pa.default_memory_pool().release_unused()
 
 
-def _claim(sink: Sink) -> None:
-    """Make the sink ours: what another fingerprint left there is discarded."""
-    claim = sink.state / "fingerprint.json"
-    if not (claim.exists() and read_json(claim) == sink.fingerprint):
-        for folder in (sink.state, *(sink.path(kind, 0, 1).parent for kind in sink.kinds)):
-            clear_folder(folder)
-        write_json(claim, sink.fingerprint)
+@contextlib.contextmanager
+def _spill_folder(sink: Sink) -> Iterator[Path]:
+    """Where an exchange spills: beside the receipts, where a killed run's successor finds it; for outputs on an object
+    store, in the machine's own temporary folder."""
+    if isinstance(sink.state, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="codemill-spill-") as folder:
+            yield Path(folder)
+    else:
+        yield sink.state / "spill"
+        clear_folder(sink.state / "spill")
 
 
-def _row(rows: Rows, index: int) -> pa.RecordBatch:
-    return rows.table.slice(index, 1).combine_chunks().to_batches()[0]
-
-
-def _sizes(rows: Rows) -> list[int]:
-    has_sizes = "size_bytes" in rows.table.column_names
-    return rows.table.column("size_bytes").to_pylist() if has_sizes else [0] * len(rows.table)
-
-
-def _map_part(row: pa.RecordBatch, functions: list[MapFunction], sink: Sink, index: int, count: int) -> None:
-    write_part(run_chain([row], functions), sink, index, count)
-
-
-def _spill_part(
-    row: pa.RecordBatch, functions: list[MapFunction], exchanged: Exchanged, folder: Path, task: int
-) -> None:
-    write_spill(run_chain([row], functions), exchanged, folder, task)
-
-
-def _exchange_part(
-    exchanged: Exchanged, functions: list[MapFunction], spill: Path, tasks: int, sink: Sink, partition: int
-) -> None:
-    tables = read_partition(exchanged, spill, tasks, partition)
-    write_part(run_chain(exchanged.function(partition, tables), functions), sink, partition, exchanged.partitions)
+def _reduce(job: Job, spill: Path, partition: int) -> None:
+    job.reduce(partition, read_partition(spill, job.rows, partition))

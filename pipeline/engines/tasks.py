@@ -1,19 +1,20 @@
-"""What one task of a plan does, in whatever process: run the functions, write files or a spill, hand back receipts.
+"""What one task of a plan does, in whatever process: read its row, run the functions, write files, leave receipts.
 
-A spill is what a task leaves for an exchange: one Arrow file for each kind, its rows grouped by partition in runs of
-about SPILL_BYTES, a batch a partition and run, and a receipt that says which batch is which. The reader of a partition
-takes its batches out of each task's spill, so it holds one partition and nothing else. Spills are not compressed: they
-are read once and soon, so to compress them costs more than it saves.
+A `Job` is a plan and its sink as every worker needs them; an engine only decides where and when its three tasks run:
+`map_row` (a row of the work list -> files), `spread_row` (a row -> batches for an exchange) and `reduce` (all batches
+of a partition -> files). What is finished has a receipt `done-<part>.json` in the sink's state, so a second run, on
+whatever engine, goes on from there. The work list lies there too, so that it travels in no job description.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +22,102 @@ import pyarrow.compute as pc
 
 from codemill.pipeline.documents import kind_of
 from codemill.pipeline.engines.base import Collection, Exchanged, KeyFunction, MapFunction, Mapped, Rows, Sink
-from codemill.pipeline.files import Receipt, TableWriter, atomic_file, read_json, write_json
+from codemill.pipeline.files import Receipt, TableWriter, atomic_file, clear_folder, read_json, write_json
+from codemill.pipeline.places import listing, open_place
 
-SPILL_BYTES = 32 << 20  # of rows that are held to be grouped by partition: what bounds the memory of a task
+SPREAD_BYTES = 32 << 20  # of rows that are held to be grouped by partition: what bounds the memory of a task
+_ROWS = "rows.arrow"
+_READERS = 16  # receipts that are read at a time; on an object store each is a request
 
 
-def unchain(collection: Collection) -> tuple[Rows | Exchanged, list[MapFunction]]:
+@dataclass(frozen=True)
+class Job:
+    """A plan and where its outcome goes.
+
+    before: what each row of the work list is put through. exchanged: the exchange that follows, if one does (its
+    `upstream` is empty: the rows are in the state). after: what comes out of the exchange is put through.
+    rows, parts: how many rows the work list has, and how many files of each kind the sink gets.
+    """
+
+    sink: Sink
+    before: tuple[MapFunction, ...]
+    exchanged: Exchanged | None
+    after: tuple[MapFunction, ...]
+    rows: int
+    parts: int
+
+    def map_row(self, index: int) -> None:
+        """A row -> the files of its part."""
+        self._write(run_chain([self._row(index)], self.before), index)
+
+    def spread_row(self, index: int) -> Iterator[tuple[int, str, pa.RecordBatch]]:
+        """A row -> (partition, kind, rows), as they go into the exchange."""
+        exchanged = _require(self.exchanged)
+        yield from spread(run_chain([self._row(index)], self.before), exchanged.key)
+
+    def reduce(self, partition: int, batches: Iterable[tuple[str, pa.RecordBatch]]) -> None:
+        """All (kind, rows) of a partition, in whatever order -> its files."""
+        exchanged = _require(self.exchanged)
+        found: dict[str, list[pa.RecordBatch]] = defaultdict(list)
+        for kind, batch in batches:
+            found[kind].append(batch)
+        tables = {kind: pa.Table.from_batches(found.pop(kind, []), schema) for kind, schema in exchanged.kinds.items()}
+        self._write(run_chain(exchanged.function(partition, tables), self.after), partition)
+
+    def _row(self, index: int) -> pa.RecordBatch:
+        with open_place(self.sink.state / _ROWS) as file:
+            return pa.ipc.open_file(file).get_batch(index)
+
+    def _write(self, batches: Iterable[pa.RecordBatch], index: int) -> None:
+        receipts = write_part(batches, self.sink, index, self.parts)
+        write_json(self.sink.state / done_name(index), [receipt.as_json() for receipt in receipts])
+
+    def receipts(self) -> dict[int, list[Receipt]]:
+        """Part -> its receipts, of the parts that are finished and whose files still have the sizes they tell."""
+        done = listing(self.sink.state)
+        numbers = [index for index in range(self.parts) if done_name(index) in done]
+        sizes = {kind: listing(self.sink.path(kind, 0, self.parts).parent) for kind in self.sink.kinds}
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(lambda index: read_json(self.sink.state / done_name(index)), numbers)
+            told = {index: [Receipt(**fields) for fields in each] for index, each in zip(numbers, found, strict=True)}
+        return {
+            index: receipts
+            for index, receipts in told.items()
+            if all(sizes[r.kind].get(r.file.rpartition("/")[2]) == r.bytes for r in receipts)
+        }
+
+
+def make_job(collection: Collection, sink: Sink) -> tuple[Job, list[int]]:
+    """The job of a plan, and the size of each row of its work list; the sink is made ours.
+
+    What another fingerprint left in the sink is discarded.
+    """
+    start, after = _unchain(collection)
+    before: list[MapFunction] = []
+    exchanged = None
+    rows = start
+    if isinstance(start, Exchanged):
+        rows, before = _unchain(start.upstream)
+        exchanged = dataclasses.replace(start, upstream=Rows(pa.table({})))
+    else:
+        before, after = after, []
+    if not isinstance(rows, Rows):
+        raise TypeError("an exchange is followed by a write before the next exchange begins")
+    _claim(sink)
+    _write_rows(rows, sink)
+    count = len(rows.table)
+    job = Job(sink, tuple(before), exchanged, tuple(after), count, exchanged.partitions if exchanged else count)
+    has_sizes = "size_bytes" in rows.table.column_names
+    return job, rows.table.column("size_bytes").to_pylist() if has_sizes else [0] * count
+
+
+def _require(exchanged: Exchanged | None) -> Exchanged:
+    if exchanged is None:
+        raise TypeError("this plan has no exchange")
+    return exchanged
+
+
+def _unchain(collection: Collection) -> tuple[Rows | Exchanged, list[MapFunction]]:
     """What a plan begins with, and the functions that follow, in order."""
     functions: list[MapFunction] = []
     while isinstance(collection, Mapped):
@@ -35,15 +126,67 @@ def unchain(collection: Collection) -> tuple[Rows | Exchanged, list[MapFunction]
     return collection, functions[::-1]
 
 
-def run_chain(batches: Iterable[pa.RecordBatch], functions: list[MapFunction]) -> Iterator[pa.RecordBatch]:
+def _claim(sink: Sink) -> None:
+    claim = sink.state / "fingerprint.json"
+    if claim.exists() and read_json(claim) == sink.fingerprint:
+        return
+    for folder in (sink.state, *(sink.path(kind, 0, 1).parent for kind in sink.kinds)):
+        clear_folder(folder)
+    write_json(claim, sink.fingerprint)
+
+
+def _write_rows(rows: Rows, sink: Sink) -> None:
+    """The work list as a file, a batch a row, so that a worker reads its own row alone."""
+    with atomic_file(sink.state / _ROWS) as file:
+        writer = TableWriter(file, rows.table.schema, "plain")
+        table = rows.table.combine_chunks()
+        for index in range(len(table)):
+            writer.write(table.slice(index, 1).to_batches()[0])
+        writer.close()
+
+
+def done_name(index: int) -> str:
+    """The name of a part's receipts in the state."""
+    return f"done-{index:05d}.json"
+
+
+def run_chain(batches: Iterable[pa.RecordBatch], functions: Iterable[MapFunction]) -> Iterator[pa.RecordBatch]:
     """The batches, put through each function in turn, one at a time."""
     for function in functions:
         batches = itertools.chain.from_iterable(map(function, batches))
     return iter(batches)
 
 
+def spread(batches: Iterable[pa.RecordBatch], key: KeyFunction) -> Iterator[tuple[int, str, pa.RecordBatch]]:
+    """(partition, kind, rows): rows grouped by partition as far as SPREAD_BYTES of a kind reach."""
+    pending: dict[str, list[pa.RecordBatch]] = defaultdict(list)
+    held: dict[str, int] = defaultdict(int)
+    for batch in batches:
+        if len(batch):
+            kind = kind_of(batch.schema)
+            pending[kind].append(batch)
+            held[kind] += batch.nbytes
+            if held[kind] >= SPREAD_BYTES:
+                held[kind] = 0
+                yield from _grouped(kind, pending.pop(kind), key)
+    for kind in list(pending):
+        yield from _grouped(kind, pending.pop(kind), key)
+
+
+def _grouped(
+    kind: str, batches: list[pa.RecordBatch], key: KeyFunction
+) -> Iterator[tuple[int, str, pa.RecordBatch]]:
+    numbers = np.concatenate([key(batch) for batch in batches])
+    rows = pa.concat_batches(batches)
+    batches.clear()
+    order = np.argsort(numbers, kind="stable")
+    found, starts = np.unique(numbers[order], return_index=True)
+    for partition, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+        yield partition, kind, rows.take(pa.array(places))
+
+
 def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count: int) -> list[Receipt]:
-    """Write one element's batches to the sink, a file a kind (empty kinds too), and store the receipts."""
+    """Write one element's batches to the sink, a file a kind (empty kinds too)."""
     with ExitStack() as stack:
         files = {kind: stack.enter_context(atomic_file(sink.path(kind, index, count))) for kind in sink.kinds}
         writers = {kind: TableWriter(files[kind], schema, sink.file_format) for kind, schema in sink.kinds.items()}
@@ -56,10 +199,10 @@ def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count:
                     sums[kind][name] += _total(batch.column(name))
         for writer in writers.values():
             writer.close()
-    receipts = [
+    return [
         Receipt(
             kind,
-            str(sink.path(kind, index, count).relative_to(sink.folder)),
+            f"{sink.subfolders.get(kind, kind)}/{sink.path(kind, index, count).name}",
             writers[kind].rows,
             file.bytes,
             file.sha256,
@@ -67,94 +210,9 @@ def write_part(batches: Iterable[pa.RecordBatch], sink: Sink, index: int, count:
         )
         for kind, file in files.items()
     ]  # fmt: skip
-    write_json(receipt_path(sink.state, index), [receipt.as_json() for receipt in receipts])
-    return receipts
 
 
 def _total(column: pa.Array) -> int:
     """The sum of a column of integers, or of lists of integers."""
     numbers = column.flatten() if pa.types.is_list(column.type) else column
     return pc.sum(numbers).as_py() or 0
-
-
-def receipt_path(state: Path, index: int) -> Path:
-    return state / f"done-{index:05d}.json"
-
-
-def finished_part(sink: Sink, index: int) -> list[Receipt] | None:
-    """The receipts of a part that an earlier run finished, if its files still have the sizes they tell."""
-    path = receipt_path(sink.state, index)
-    if not path.exists():
-        return None
-    receipts = [Receipt(**fields) for fields in read_json(path)]
-    return receipts if all(_has_size(sink.folder / r.file, r.bytes) for r in receipts) else None
-
-
-def _has_size(path: Path, size_bytes: int) -> bool:
-    return path.is_file() and path.stat().st_size == size_bytes
-
-
-def write_spill(batches: Iterable[pa.RecordBatch], exchanged: Exchanged, folder: Path, task: int) -> None:
-    """Write one task's rows for an exchange, grouped by partition as far as SPILL_BYTES reach."""
-    index: dict[str, dict[str, Any]] = {}
-    with ExitStack() as stack:
-        spills: dict[str, _Spill] = {}
-        for batch in batches:
-            kind = kind_of(batch.schema)
-            if len(batch) and kind not in spills:
-                file = stack.enter_context(atomic_file(folder / f"task-{task:05d}-{kind}.arrow"))
-                spills[kind] = _Spill(TableWriter(file, batch.schema, "plain"), exchanged.key)
-                index[kind] = {"file": f"task-{task:05d}-{kind}.arrow", "partitions": spills[kind].partitions}
-            if len(batch):
-                spills[kind].add(batch)
-        for spill in spills.values():
-            spill.close()
-    write_json(spill_path(folder, task), index)
-
-
-class _Spill:
-    """One kind's file of a spill; `partitions` says which partition each batch in it belongs to."""
-
-    def __init__(self, writer: TableWriter, key: KeyFunction) -> None:
-        self.partitions: list[int] = []
-        self._writer, self._key = writer, key
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_bytes = 0
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        self._pending_bytes += batch.nbytes
-        if self._pending_bytes >= SPILL_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        numbers = np.concatenate([self._key(batch) for batch in self._pending])
-        rows = pa.concat_batches(self._pending)
-        self._pending, self._pending_bytes = [], 0
-        order = np.argsort(numbers, kind="stable")
-        found, starts = np.unique(numbers[order], return_index=True)
-        for partition, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
-            self._writer.write(rows.take(pa.array(places)))
-            self.partitions.append(partition)
-
-    def close(self) -> None:
-        if self._pending:
-            self._flush()
-        self._writer.close()
-
-
-def spill_path(folder: Path, task: int) -> Path:
-    return folder / f"task-{task:05d}.json"
-
-
-def read_partition(exchanged: Exchanged, folder: Path, tasks: int, partition: int) -> dict[str, pa.Table]:
-    """All rows of one partition, a table a kind."""
-    found: dict[str, list[pa.RecordBatch]] = defaultdict(list)
-    for task in range(tasks):
-        for kind, spill in read_json(spill_path(folder, task)).items():
-            places = [place for place, number in enumerate(spill["partitions"]) if number == partition]
-            if places:
-                with pa.memory_map(str(folder / spill["file"])) as mapped:
-                    reader = pa.ipc.open_file(mapped)
-                    found[kind] += [reader.get_batch(place) for place in places]
-    return {kind: pa.Table.from_batches(found[kind], schema) for kind, schema in exchanged.kinds.items()}

@@ -20,6 +20,7 @@ from dulwich.repo import Repo
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
+from codemill.pipeline.places import is_url
 from codemill.pipeline.sources.folders import GIT_FAULTS, origin_name
 from codemill.pipeline.sources.git_sizes import ObjectSizes
 from codemill.pipeline.sources.inputs import (
@@ -29,7 +30,6 @@ from codemill.pipeline.sources.inputs import (
     find_inputs,
     fingerprint,
     is_hidden,
-    is_url,
     selector,
     shown,
     text_bytes,

@@ -13,19 +13,18 @@ import json
 import os
 import posixpath
 import re
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 import pathspec
 import pyarrow as pa
 import pyarrow.fs
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
+from codemill.pipeline.places import filesystem, is_url, local_path
 
 _ESCAPE = "\ufffd"  # stands before two hex digits where a file name is no UTF-8
 _LARGE_FILE_BYTES = 16 * 1024 * 1024
@@ -60,11 +59,6 @@ class Input:
     @property
     def url(self) -> str:
         return join(self.base, self.name)
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is opened through a file system library rather than by the operating system."""
-    return "://" in path
 
 
 def join(base: str, name: str) -> str:
@@ -137,22 +131,6 @@ def selector(source: Source) -> Callable[[str], bool] | None:
     return lambda path: include.match_file(path) and not exclude.match_file(path)
 
 
-def filesystem(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The file system of a URL and the path on it: pyarrow's own where it knows the scheme, else fsspec's.
-
-    Raises ConfigError where neither knows it.
-    """
-    try:
-        return pyarrow.fs.FileSystem.from_uri(url)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    try:
-        known, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"{url}: no library here opens such a URL ({error}); install its fsspec package") from None
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(known)), path
-
-
 def open_input(url: str) -> pa.NativeFile:
     """Open a local path or URL for reading, with random access. Raises OSError."""
     if not is_url(url):
@@ -179,13 +157,6 @@ def find_inputs(source: Source) -> list[Input]:
         for match in matches:
             found.setdefault(match.url, match)
     return sorted(found.values(), key=lambda entry: (entry.base, entry.name))
-
-
-def local_path(path: str) -> str:
-    """A local path or file:// URL as an absolute path, `~` filled in."""
-    if path.startswith("file://"):
-        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
-    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (Path would lose undecodable names)
 
 
 def _local(path: str) -> Iterator[Input]:

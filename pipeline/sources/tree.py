@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from codemill.pipeline.config import Source
+from codemill.pipeline.places import is_url
 from codemill.pipeline.sources.folders import Found, Repository, identity, list_folder
 from codemill.pipeline.sources.inputs import (
     Input,
@@ -21,7 +22,6 @@ from codemill.pipeline.sources.inputs import (
     cut,
     find_inputs,
     fingerprint,
-    is_url,
     join,
     open_input,
     remote_files,

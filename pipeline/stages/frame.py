@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 from codemill.pipeline.config import BuildConfig, section_hash
 from codemill.pipeline.engines.base import Collection, Engine, Rows, Sink
 from codemill.pipeline.files import Receipt, read_json, write_json
+from codemill.pipeline.places import Place, RemotePath, listing, open_place
 from codemill.pipeline.progress import Reporter
 
 BATCH_TEXT_BYTES = 8 << 20  # text in one record batch of a documents part
@@ -29,11 +29,11 @@ class Context:
     """What a build hands to each of its stages."""
 
     config: BuildConfig
-    out: Path
+    out: Place
     engine: Engine
     reporter: Reporter
 
-    def folder(self, stage: str) -> Path:
+    def folder(self, stage: str) -> Place:
         return self.out / "stages" / stage
 
 
@@ -92,7 +92,7 @@ def run_stage(
     return record
 
 
-def _finished(context: Context, stage: str, manifest: Path, fingerprint: str) -> Record | None:
+def _finished(context: Context, stage: str, manifest: Place, fingerprint: str) -> Record | None:
     if not manifest.exists():
         return None
     found = read_json(manifest)
@@ -100,18 +100,19 @@ def _finished(context: Context, stage: str, manifest: Path, fingerprint: str) ->
         return None
     record = Record(stage, fingerprint, [Receipt(**fields) for fields in found["files"]], found["facts"])
     folder = context.out if found["facts"].get("in_out") else context.folder(stage)
-    present = all((folder / r.file).is_file() and (folder / r.file).stat().st_size == r.bytes for r in record.files)
+    sizes = {name: listing(folder / name) for name in {r.file.rpartition("/")[0] for r in record.files}}
+    present = all(sizes[r.file.rpartition("/")[0]].get(r.file.rpartition("/")[2]) == r.bytes for r in record.files)
     return record if present else None
 
 
-def part_path(folder: Path, kind: str, part: int) -> Path:
+def part_path(folder: Place, kind: str, part: int) -> Place:
     """Where the part of a kind lies in a stage's folder."""
     return folder / kind / f"part-{part:05d}.arrow"
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_part(path: Place, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The batches of a compressed Arrow file of ours, only the named columns decompressed; schema metadata is kept."""
-    with pa.memory_map(str(path)) as mapped:
+    with open_place(path) as mapped:
         schema = pa.ipc.open_file(mapped).schema
         fields = None if columns is None else [schema.get_field_index(name) for name in columns]
         reader = pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False))
@@ -119,30 +120,33 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.R
             yield reader.get_batch(index)
 
 
-def view_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def view_part(path: Place, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The batches of an uncompressed Arrow file as views of the mapped file: what is not looked at costs nothing.
 
     (Asking the reader for some columns only, as `read_part` does, would make it allocate room for whole batches.)
     """
+    if isinstance(path, RemotePath):  # there is no mapping: what is not asked for is not fetched
+        yield from read_part(path, columns)
+        return
     for batch in read_part(path):
         yield batch if columns is None else batch.select(list(columns))
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole compressed part as one table."""
     return _as_table(path, list(read_part(path, columns)), columns)
 
 
-def view_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def view_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole uncompressed part as one table of views (see `view_part`)."""
     return _as_table(path, list(view_part(path, columns)), columns)
 
 
-def _as_table(path: Path, batches: list[pa.RecordBatch], columns: Sequence[str] | None) -> pa.Table:
+def _as_table(path: Place, batches: list[pa.RecordBatch], columns: Sequence[str] | None) -> pa.Table:
     if batches:
         return pa.Table.from_batches(batches)
-    with pa.memory_map(str(path)) as mapped:
-        schema = pa.ipc.open_file(mapped).schema
+    with open_place(path) as file:
+        schema = pa.ipc.open_file(file).schema
     return (pa.schema([schema.field(name) for name in columns]) if columns else schema).empty_table()
 
 
@@ -150,8 +154,8 @@ def _as_table(path: Path, batches: list[pa.RecordBatch], columns: Sequence[str] 
 class Survivors:
     """The documents that are left after some stages: `ingest`'s, without what later ones dropped."""
 
-    ingest: Path
-    dropped_by: tuple[Path, ...]  # folders of stages that dropped some, each with a `dropped` part for each of ingest's
+    ingest: Place
+    dropped_by: tuple[Place, ...]  # folders of stages that dropped some, with a `dropped` part for each of ingest's
 
     def read(self, part: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of the survivors in one part, sorted by id."""
@@ -165,7 +169,7 @@ class Survivors:
         tables = [read_table(part_path(folder, "dropped", part), ["id"]) for folder in self.dropped_by]
         return pa.concat_tables(tables).column("id").combine_chunks() if tables else pa.array([], pa.string())
 
-    def without(self, folder: Path) -> Survivors:
+    def without(self, folder: Place) -> Survivors:
         """What is left after one more stage."""
         return Survivors(self.ingest, (*self.dropped_by, folder))
 

@@ -1,0 +1,95 @@
+"""What engines have in common whose tasks run somewhere else: batches as bytes, errors that come back, progress.
+
+The engine's workers share nothing with the driver but the sink's place (a folder that all machines see, or an object
+store). What a task finished is seen there, and so is the error that ended it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from codemill import errors
+from codemill.errors import CodemillError, RunError
+from codemill.pipeline.engines.tasks import Job, done_name
+from codemill.pipeline.files import read_json, write_json
+from codemill.pipeline.places import listing
+from codemill.pipeline.progress import Reporter
+
+_ERROR = "error.json"
+_LOOK_EVERY_SECS = 2.0
+
+
+def packed(batch: pa.RecordBatch) -> bytes:
+    """A batch as a compressed Arrow IPC stream, which is what travels."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def unpacked(data: bytes | pa.Buffer) -> pa.RecordBatch:
+    """The inverse of `packed`."""
+    with pa.ipc.open_stream(data, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
+        return reader.read_next_batch()
+
+
+@contextlib.contextmanager
+def errors_left(job: Job, task: str) -> Iterator[None]:
+    """In a worker: what the user can mend is left for the driver, and raised for the engine to try again."""
+    try:
+        yield
+    except (CodemillError, OSError) as error:
+        known = error if isinstance(error, CodemillError) else RunError(f"{task}: {error}")
+        write_json(job.sink.state / _ERROR, {"kind": type(known).__name__, "message": str(known)})
+        raise
+
+
+@contextlib.contextmanager
+def errors_told(job: Job, label: str, engine: str) -> Iterator[None]:
+    """In the driver: an engine's failure becomes the error that its worker left, or a RunError with its last line."""
+    (job.sink.state / _ERROR).unlink(missing_ok=True)
+    try:
+        yield
+    except CodemillError:
+        raise
+    except Exception as error:
+        if (job.sink.state / _ERROR).exists():
+            left = read_json(job.sink.state / _ERROR)
+            raise getattr(errors, left["kind"])(left["message"]) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RunError(
+            f"{label}: {engine} gave up: {lines[-1] if lines else type(error).__name__}; its log has the whole story; "
+            "run the same command again: what is finished is kept"
+        ) from error
+
+
+@contextlib.contextmanager
+def progress_shown(job: Job, sizes: Sequence[int], reporter: Reporter, label: str) -> Iterator[None]:
+    """Show how many of the parts that are not done yet have left their receipts. sizes: bytes of each part."""
+    seen = set(listing(job.sink.state))
+    due = {done_name(index): sizes[index] for index in range(job.parts) if done_name(index) not in seen}
+    ended = threading.Event()
+    with reporter.step(label, sum(due.values()), len(due)) as step:
+
+        def look() -> None:
+            for name in due.keys() & listing(job.sink.state).keys():
+                step.advance(due.pop(name))
+
+        def watch() -> None:
+            while not ended.wait(_LOOK_EVERY_SECS):
+                with contextlib.suppress(CodemillError):  # a store that is away for a moment
+                    look()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+        look()
