@@ -7,21 +7,22 @@ manifest, and the next one goes on from the tasks that were finished.
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyarrow.fs import FileSelector, FileType
 
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.contamination import load_benchmarks
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.engines.base import Engine
-from codemill.pipeline.files import TEMPORARY_PREFIX, atomic_file, clear_folder, readable_os_errors, sha256_of
+from codemill.pipeline.files import TEMPORARY_PREFIX, atomic_file, clear_folder, readable_os_errors
 from codemill.pipeline.manifest import NAME, make_manifest, read_manifest, write_manifest
+from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached
 from codemill.pipeline.progress import Reporter
 from codemill.pipeline.report import render_report
 from codemill.pipeline.stages.decontaminate import run_decontaminate
@@ -50,8 +51,9 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
         for name in _OUTPUTS if fresh else _unwanted(config):
             clear_folder(out / name)
             (out / name).unlink(missing_ok=True)
-        for leftover in out.rglob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()
+        if isinstance(out, Path):  # nothing is half written on an object store
+            for leftover in out.rglob(f"{TEMPORARY_PREFIX}*"):
+                leftover.unlink()
         context = Context(config, out, engine, reporter)
         records, model = _run_stages(context)
         manifest = make_manifest(context, records, model)
@@ -74,29 +76,47 @@ def write_report(dataset: Dataset) -> None:
     with atomic_file(page) as file:
         file.write(render_report(dataset).encode())
     others = [entry for entry in dataset.manifest["files"] if entry["file"] != page.name]
-    entry = {"file": page.name, "rows": 1, "bytes": page.stat().st_size, "sha256": sha256_of(page)}
+    entry = {"file": page.name, "rows": 1, "bytes": file.bytes, "sha256": file.sha256}
     dataset.manifest["files"] = [*others, entry]
     write_manifest(dataset.path, dataset.manifest)
 
 
-def output_folder(config: BuildConfig) -> Path:
+def output_folder(config: BuildConfig) -> Place:
     """The output folder, made if need be. Raises ConfigError for one that holds something else."""
-    if "://" in config.output.path and not config.output.path.startswith("file://"):
-        raise ConfigError(f"output.path: {config.output.path}: outputs are written to local folders; give one")
-    out = Path(os.path.expanduser(config.output.path.removeprefix("file://")))  # noqa: PTH111 (Path's raises for ~nobody)
-    with readable_os_errors(out):
-        if out.exists() and not out.is_dir():
-            raise ConfigError(f"output.path: {out}: is a file; give a folder")
-        out.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(path.name for path in out.iterdir())
+    out = place(config.output.path)
+    foreign = _remote_names(out) if isinstance(out, RemotePath) else _local_names(out)
     if foreign and _MARK not in foreign:
         raise ConfigError(f"output.path: {out}: holds other files ({foreign[0]}, ...); give a new or empty folder")
     return out
 
 
+def _local_names(out: Path) -> list[str]:
+    with readable_os_errors(out):
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"output.path: {out}: is a file; give a folder")
+        out.mkdir(parents=True, exist_ok=True)
+        return sorted(path.name for path in out.iterdir())
+
+
+def _remote_names(out: RemotePath) -> list[str]:
+    with reached(out):
+        system, path = filesystem(out.url)
+        if system.get_file_info(path).type == FileType.File:
+            raise ConfigError(f"output.path: {out}: is an object; give a folder")
+        return sorted(info.base_name for info in system.get_file_info(FileSelector(path, allow_not_found=True)))
+
+
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Hold the folder against a second build; the lock ends with the process, however it ends."""
+def _alone_in(out: Place) -> Iterator[None]:
+    """Hold a local folder against a second build; the lock ends with the process, however it ends.
+
+    An object store has no such lock: there the mark only says whose the folder is, and that it may be written.
+    """
+    if isinstance(out, RemotePath):
+        with atomic_file(out / _MARK):
+            pass
+        yield
+        return
     with readable_os_errors(out):
         lock = (out / _MARK).open("w")
     with lock:

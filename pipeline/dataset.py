@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,19 +14,21 @@ from codemill.hashing import id_words
 from codemill.pipeline.documents import DOCUMENTS, DROPPED
 from codemill.pipeline.engines.base import hash_partition
 from codemill.pipeline.manifest import read_manifest
+from codemill.pipeline.places import Place, RemotePath, filesystem, listing
 from codemill.pipeline.stages.frame import part_path, read_part, view_part
+from codemill.pipeline.stages.tokenizer import load_model
 from codemill.tokenize.model import TokenizerModel
 
 
 class Dataset:
     """The output folder of a build. Raises DataError where the folder is none, or its manifest is damaged."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Place, manifest: dict[str, Any] | None = None) -> None:
         """manifest: given by a build that has not written it yet."""
         self.path = path
         self.manifest = read_manifest(path) if manifest is None else manifest
 
-    def files(self, folder: str) -> list[Path]:
+    def files(self, folder: str) -> list[Place]:
         """Files of the manifest below a folder, in order."""
         return [self.path / f["file"] for f in self.manifest["files"] if f["file"].startswith(f"{folder}/")]
 
@@ -42,13 +43,16 @@ class Dataset:
         return self._parquet("dropped", DROPPED)
 
     def _parquet(self, folder: str, schema: pa.Schema) -> pads.Dataset:
-        paths = self.files(folder)
+        paths, there = self.files(folder), listing(self.path / folder)
         for path in paths:
-            if not path.exists():
+            if path.name not in there:
                 raise DataError(f"{path}: is in the manifest but not there; build again")
-        return pads.dataset([str(path) for path in paths], schema=schema, format="parquet")
+        if not isinstance(self.path, RemotePath):
+            return pads.dataset([str(path) for path in paths], schema=schema, format="parquet")
+        system, root = filesystem(str(self.path / folder))
+        return pads.dataset([f"{root}/{path.name}" for path in paths], schema, "parquet", filesystem=system)
 
-    def shard_paths(self) -> list[Path]:
+    def shard_paths(self) -> list[Place]:
         return [self.path / shard["file"] for shard in self.manifest["shards"]]
 
     def sequences(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -56,7 +60,7 @@ class Dataset:
         for path in self.shard_paths():
             yield from self.read_shard(path, columns)
 
-    def read_shard(self, path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def read_shard(self, path: Place, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The sequences of one shard, memory-mapped. Raises DataError where it is missing or no Arrow file."""
         try:
             yield from (batch for batch in view_part(path, columns) if len(batch))
@@ -65,13 +69,13 @@ class Dataset:
 
     def tokenizer(self) -> TokenizerModel | None:
         """The model that the shards were made with; null where there are none."""
-        return TokenizerModel.load(self.path / "tokenizer.model") if self.manifest["tokenizer"] else None
+        return load_model(self.path / "tokenizer.model") if self.manifest["tokenizer"] else None
 
     def texts_of(self, ids: Sequence[str]) -> dict[str, str]:
         """Texts, after redaction, of documents that came through ingest, kept or not; needs the intermediates, and
         leaves out what they do not have."""
         folder = self.path / "stages" / "ingest"
-        parts = len(list((folder / "documents").glob("part-*.arrow"))) if folder.is_dir() else 0
+        parts = len(listing(folder / "documents"))
         if not parts or not ids:
             return {}
         wanted = pa.array(sorted(set(ids)), pa.string())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from codemill.errors import DataError
 from codemill.hashing import ID_HEX_DIGITS
 from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.places import Place
 from codemill.pipeline.terminal import visible
 
 MOST_ROWS = 20  # files of one name that are explained
@@ -20,7 +20,7 @@ _PLACE = ["id", "source", "repo", "path", "language", "size_bytes"]
 _ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
 
 
-def explain(out: Path, path_or_id: str) -> list[dict[str, Any]]:
+def explain(out: Place, path_or_id: str) -> list[dict[str, Any]]:
     """What became of every file with this id or path (or path's end): MOST_ROWS kept and MOST_ROWS dropped at the most.
 
     A row has `outcome` (kept or dropped), `id`, `source`, `repo`, `path`, `language` and `size_bytes`; a kept one

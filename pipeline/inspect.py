@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from io import StringIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.places import Place
 from codemill.pipeline.samples import ShownSegment, decoded_segments
 from codemill.pipeline.terminal import visible
 
@@ -29,7 +29,7 @@ class Sequence(NamedTuple):
     paths: dict[str, str]  # document id -> path, where the documents were written
 
 
-def read_sequence(out: Path, shard: int, number: int | None) -> Sequence:
+def read_sequence(out: Place, shard: int, number: int | None) -> Sequence:
     """One sequence of a dataset; without a number the shard's first one that has FIM.
 
     Raises ConfigError where there is none of that number, DataError without shards.
@@ -58,7 +58,7 @@ def read_sequence(out: Path, shard: int, number: int | None) -> Sequence:
     )
 
 
-def _first_with_fim(dataset: Dataset, path: Path) -> int:
+def _first_with_fim(dataset: Dataset, path: Place) -> int:
     before = 0
     for batch in dataset.read_shard(path, ["segment_fim"]):
         kinds = batch.column("segment_fim")

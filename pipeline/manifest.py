@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from codemill.errors import DataError
 from codemill.pipeline.config import section_hash
 from codemill.pipeline.documents import REASONS
 from codemill.pipeline.files import Receipt, read_json, write_json
+from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import Context, Record, part_path, read_table, view_part
 from codemill.tokenize.model import TokenizerModel
 
@@ -31,12 +31,12 @@ def seal(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**body, "checksum": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
-def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(out: Place, manifest: dict[str, Any]) -> None:
     """Seal and write OUT/manifest.json."""
     write_json(out / NAME, seal(manifest))
 
 
-def read_manifest(out: Path) -> dict[str, Any]:
+def read_manifest(out: Place) -> dict[str, Any]:
     """OUT/manifest.json, its checksum checked. Raises DataError where OUT is no dataset, or the manifest is
     damaged."""
     if not out.is_dir():
@@ -90,7 +90,7 @@ def make_manifest(context: Context, records: dict[str, Record], model: Tokenizer
     return manifest
 
 
-def _gather(folder: Path, kind: str, parts: int) -> pa.Table:
+def _gather(folder: Place, kind: str, parts: int) -> pa.Table:
     return pa.concat_tables([read_table(part_path(folder, kind, part)) for part in range(parts)])
 
 
@@ -206,7 +206,7 @@ def _tokenized(context: Context, records: dict[str, Record], model: TokenizerMod
     }
 
 
-def _segment_counts(shards: list[Path]) -> dict[str, Any]:
+def _segment_counts(shards: list[Place]) -> dict[str, Any]:
     """What the segments are: documents (an epoch each), how many of them are cut, how many got which FIM."""
     parts, kinds = np.zeros(2, np.int64), np.zeros(3, np.int64)
     segments = 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from codemill.pipeline.places import Place
 
-def summary(manifest: dict[str, Any], out: Path) -> str:
+
+def summary(manifest: dict[str, Any], out: Place) -> str:
     """What went in, what came out, where it lies: text for a terminal."""
     console = Console(file=StringIO(), width=100)
     table = Table(box=None, header_style="bold")

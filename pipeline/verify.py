@@ -24,10 +24,12 @@ from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.documents import REASONS, schema_of
 from codemill.pipeline.engines.base import Engine, Exchanged, Mapped, Rows, Sink, hash_partition
 from codemill.pipeline.files import sha256_of
+from codemill.pipeline.places import Place, listing, open_place, place
 from codemill.pipeline.stages.frame import part_path, read_table, view_part
 from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.segments import documents_from_segments, segments
 
+_FOLDERS = ("shards", "documents", "dropped")
 MOST_PROBLEMS = 100  # that are told of one kind
 
 
@@ -38,7 +40,7 @@ class Verdict(NamedTuple):
     problems: list[str]
 
 
-def verify(out: Path, engine: Engine) -> Verdict:
+def verify(out: Place, engine: Engine) -> Verdict:
     """Check the dataset. Raises DataError where OUT is no dataset; a damaged manifest is a problem like any other."""
     try:
         dataset = Dataset(out)
@@ -59,21 +61,21 @@ def _check_files(dataset: Dataset, verdict: Verdict) -> bool:
     """Sizes and sha256 of every file, and no stray ones; whether something is wrong."""
     listed = [*dataset.manifest["files"], *dataset.manifest["shards"]]
     before = len(verdict.problems)
+    sizes = listing(dataset.path)
+    for folder in _FOLDERS:
+        sizes |= {f"{folder}/{name}": size for name, size in listing(dataset.path / folder).items()}
     for entry in listed:
-        path = dataset.path / entry["file"]
-        if not path.is_file():
+        size_bytes = sizes.get(entry["file"])
+        if size_bytes is None:
             verdict.problems.append(f"{entry['file']}: is in the manifest but not there")
-        elif path.stat().st_size != entry["bytes"]:
-            verdict.problems.append(
-                f"{entry['file']}: has {path.stat().st_size} bytes, the manifest says {entry['bytes']}"
-            )
-        elif sha256_of(path) != entry["sha256"]:
+        elif size_bytes != entry["bytes"]:
+            verdict.problems.append(f"{entry['file']}: has {size_bytes} bytes, the manifest says {entry['bytes']}")
+        elif sha256_of(dataset.path / entry["file"]) != entry["sha256"]:
             verdict.problems.append(f"{entry['file']}: sha256 differs from the manifest's: it was changed or damaged")
     names = {entry["file"] for entry in listed}
-    for folder in ("shards", "documents", "dropped"):
-        for path in sorted((dataset.path / folder).glob("*")):
-            if f"{folder}/{path.name}" not in names:
-                verdict.problems.append(f"{folder}/{path.name}: is not in the manifest")
+    for name in sorted(sizes.keys() - names):
+        if "/" in name:
+            verdict.problems.append(f"{name}: is not in the manifest")
     if len(verdict.problems) == before:
         verdict.proved.append(f"{len(listed)} files: sizes and sha256")
     return len(verdict.problems) > before
@@ -249,7 +251,7 @@ class TakeApart:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         schema = _segments_schema(self.dtype)
-        for batch in view_part(Path(row.column("path")[0].as_py())):
+        for batch in view_part(place(row.column("path")[0].as_py())):
             if len(batch):
                 table = segments(batch).select(schema.names).cast(schema)
                 yield from table.combine_chunks().to_batches()
@@ -290,16 +292,17 @@ class Compare:
     def _problems(self, decoded: pa.Table, part: int, epoch: int) -> Iterator[str]:
         if not self.documents:
             return
-        kept = pq.read_table(self.documents[part], columns=["id", "text"])
-        place = pc.index_in(decoded.column("id"), value_set=kept.column("id").combine_chunks())
-        for name in decoded.filter(pc.is_null(place)).column("id").to_pylist()[:MOST_PROBLEMS]:
+        with open_place(place(self.documents[part])) as file:
+            kept = pq.read_table(file, columns=["id", "text"])
+        row = pc.index_in(decoded.column("id"), value_set=kept.column("id").combine_chunks())
+        for name in decoded.filter(pc.is_null(row)).column("id").to_pylist()[:MOST_PROBLEMS]:
             yield f"shards/: document {name} is not in documents/"
         if epoch == 0 and len(decoded) != len(kept):
             lost = kept.filter(pc.invert(pc.is_in(kept.column("id"), value_set=decoded.column("id").combine_chunks())))
             for name in lost.column("id").to_pylist()[:MOST_PROBLEMS]:
                 yield f"documents/: document {name} is in no shard"
         # A literal U+2581 is the one character that SentencePiece gives back as another: a space.
-        texts = pc.replace_substring(kept.column("text"), "\u2581", " ").cast(pa.large_binary()).take(place)
+        texts = pc.replace_substring(kept.column("text"), "\u2581", " ").cast(pa.large_binary()).take(row)
         differs = pc.fill_null(pc.not_equal(decoded.column("text"), texts), False)
         for name in decoded.filter(differs).column("id").to_pylist()[:MOST_PROBLEMS]:
             yield f"shards/: document {name}, epoch {epoch}, does not decode to its text"

@@ -66,7 +66,7 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "buidl config.yaml": (2, ["No such command 'buidl'", "Did you mean 'build'"]),
     "build": (2, ["Missing argument 'CONFIG'", "codemill build --help"]),
     "build config.yaml --workers 0": (2, ["'--workers'", "0 is not in the range x>=1"]),
-    "build config.yaml --engine spark": (2, ["'--engine'", "'spark' is not 'local'"]),
+    "build config.yaml --engine spark": (2, ["'--engine'", "'spark' is not one of 'local', 'beam', 'ray'"]),
     "tokenizer train src --output m --vocabulary-size 3": (2, ["'--vocabulary-size'", "3 is not in the range x>=512"]),
     # the config
     "build nowhere.yaml": (2, ["nowhere.yaml: there is no such config file", "give the path of a YAML file"]),
@@ -89,7 +89,7 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "build few.yaml --set 'tokenizer={model: garbage.model}'": (1, ["no SentencePiece model", "give the whole .model"]),
     "build few.yaml --set output.path=few.yaml": (2, ["few.yaml: is a file", "give a folder"]),
     "build few.yaml --set output.path=few": (2, ["few: holds other files", "give a new or empty folder"]),
-    "build few.yaml --set output.path=s3://bucket/out": (2, ["s3://bucket/out", "local folders"]),
+    "build few.yaml --set output.path=tape://shelf/out": (2, ["tape://shelf/out", "install its fsspec package"]),
     # datasets
     "verify nowhere": (1, ["nowhere: there is no such folder", "give the output folder of a build"]),
     "verify damaged": (1, ["damaged/manifest.json: damaged", "build again"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from codemill.buffers import text_buffers
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, schema_of, sorted_dropped
 from codemill.pipeline.engines.base import Mapped
+from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import (
     Context,
     Record,
@@ -106,7 +106,7 @@ class CountPart:
     """A part's number -> its counts, its redactions by kind, and the digests of what came in."""
 
     kept: Survivors
-    folders: tuple[Path, Path] | None  # of the stages tokens and mixture
+    folders: tuple[Place, Place] | None  # of the stages tokens and mixture
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         part = row.column("part")[0].as_py()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from codemill.dedup.minhash import has_shingles, signatures
 from codemill.pipeline.config import NearDedup
 from codemill.pipeline.documents import DROPPED, dropped_rows, schema_of, sorted_dropped
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
+from codemill.pipeline.places import Place, place
 from codemill.pipeline.stages.frame import (
     Context,
     Record,
@@ -99,7 +99,7 @@ def _edges(work: Work, rows: Rows, bands: int, band_rows: int, documents: int) -
         yield np.column_stack([table.column(name).to_numpy() for name in ("a", "b")]).astype(np.uint64, copy=False)
 
 
-def _paths(paths: list[Path]) -> Rows:
+def _paths(paths: list[Place]) -> Rows:
     return Rows(pa.table({"path": pa.array([str(path) for path in paths], pa.string())}))
 
 
@@ -139,7 +139,7 @@ class Sign:
 class Bands:
     """A part's number -> (band key, member) of each of its survivors and bands."""
 
-    folder: Path
+    folder: Place
     bands: int
     rows: int
 
@@ -178,7 +178,7 @@ class ReadPairs:
     """A file of pairs -> its rows."""
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        yield from read_part(Path(row.column("path")[0].as_py()))
+        yield from read_part(place(row.column("path")[0].as_py()))
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class PartitionOfNumber:
 class NamePairs:
     """The pairs whose dropped document lies in one part -> rows of `dropped`."""
 
-    ingest: Path
+    ingest: Place
     starts: np.ndarray
 
     def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from codemill.dedup.similarity import ShingleSets, shingle_sets
 from codemill.pipeline.config import BuildConfig, NearDedup
 from codemill.pipeline.documents import provenance, schema_of, source_priorities
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows
+from codemill.pipeline.places import Place, place
 from codemill.pipeline.stages.frame import Survivors, Work, part_path, part_rows, read_part, read_table
 
 UNIT_BYTES = 32 << 20
@@ -56,7 +56,7 @@ class Units(NamedTuple):
 
 def resolve_units(
     work: Work, survivors: Survivors, starts: np.ndarray, labels: np.ndarray, banding: tuple[int, int]
-) -> list[Path]:
+) -> list[Place]:
     """Resolve every component; returns the files of PAIRS rows.
 
     starts: int64[parts + 1], the number of each part's first document. labels: int64[n], each document's component.
@@ -94,7 +94,7 @@ def resolve_units(
     return paths
 
 
-def _round(folder: Path, number: int) -> Path:
+def _round(folder: Place, number: int) -> Place:
     return folder / f"round-{number:04d}"
 
 
@@ -123,11 +123,11 @@ def _plan(config: BuildConfig, survivors: Survivors, starts: np.ndarray, labels:
     return Units(unit, count, sorted(giants, key=len, reverse=True), np.diff(due[starts]).tolist())
 
 
-def _column(ingest: Path, part: int, name: str) -> np.ndarray:
+def _column(ingest: Place, part: int, name: str) -> np.ndarray:
     return read_table(part_path(ingest, "documents", part), [name]).column(name).to_numpy()
 
 
-def _order(config: BuildConfig, ingest: Path, starts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def _order(config: BuildConfig, ingest: Place, starts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """int64[k]: the survivor order of documents given by their numbers (ascending)."""
     tables = []
     for part in range(len(starts) - 1):
@@ -171,7 +171,7 @@ class Gather:
     """A part's number, its documents' units -> the documents that have one, with text and signature."""
 
     survivors: Survivors
-    near: Path
+    near: Place
     starts: np.ndarray
     permutations: int
 
@@ -251,11 +251,11 @@ class ResolvePiece:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         *earlier, due = row.column("pieces")[0].as_py()
-        piece = read_table(Path(due)).combine_chunks()
+        piece = read_table(place(due)).combine_chunks()
         open_rows = np.arange(len(piece))
         candidates = _candidates(piece, _sets(piece), self.banding)
         for path, pairs in zip(earlier, row.column("pairs")[0].as_py(), strict=True):
-            kept = _kept(Path(path), Path(pairs))
+            kept = _kept(place(path), place(pairs))
             rest = candidates.take(open_rows)
             found = resolve_against(_candidates(kept, _sets(kept), self.banding), rest, self.threshold)
             yield _pairs(piece.take(pa.array(open_rows)), kept, found)
@@ -264,7 +264,7 @@ class ResolvePiece:
         yield _pairs(rest, rest, resolve(candidates.take(open_rows), self.threshold))
 
 
-def _kept(piece: Path, pairs: Path) -> pa.Table:
+def _kept(piece: Place, pairs: Place) -> pa.Table:
     """What an earlier round kept of its piece."""
     table = read_table(piece)
     gone = read_table(pairs, ["member"]).column("member").combine_chunks()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from codemill.pipeline.config import Tokenizer, TrainTokenizer
 from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Mapped, Rows
 from codemill.pipeline.files import atomic_file
+from codemill.pipeline.places import Place, RemotePath, place
 from codemill.pipeline.stages.frame import (
     Context,
     Record,
@@ -36,6 +35,11 @@ SAMPLE = schema_of("sample", [pa.field("text", pa.large_string())])
 MODEL = schema_of("model", [pa.field("model", pa.binary())])
 
 
+def load_model(path: Place) -> TokenizerModel:
+    """The model in a file. Raises DataError where it is no usable one."""
+    return TokenizerModel.load(path.read_bytes() if isinstance(path, RemotePath) else path)
+
+
 def load_given_model(config: Tokenizer | None) -> TokenizerModel | None:
     """The model that the config names; null where one is trained, or there is no tokenizer.
 
@@ -43,12 +47,12 @@ def load_given_model(config: Tokenizer | None) -> TokenizerModel | None:
     """
     if config is None or config.model is None:
         return None
-    file = Path(os.path.expanduser(config.model))  # noqa: PTH111 (Path's raises for ~nobody)
+    file = place(config.model)
     if not file.is_file():
         raise ConfigError(
             f"tokenizer.model: {config.model}: there is no such file; give the path of a SentencePiece model"
         )
-    return TokenizerModel.load(file)
+    return load_model(file)
 
 
 def run_tokenizer(
@@ -105,7 +109,7 @@ class Train:
     config: TrainTokenizer
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        batches = [batch for path in row.column("paths")[0].as_py() for batch in read_part(Path(path))]
+        batches = [batch for path in row.column("paths")[0].as_py() for batch in read_part(place(path))]
         texts = pa.chunked_array([batch.column("text") for batch in batches], pa.large_string())
         trained = train_bpe(texts, self.config.vocabulary_size, self.config.character_coverage)
         yield pa.RecordBatch.from_arrays([pa.array([trained], pa.binary())], schema=MODEL)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,11 +23,13 @@ from codemill import __version__
 from codemill.errors import CodemillError, ConfigError
 
 if TYPE_CHECKING:
-    from codemill.pipeline.engines.local import LocalEngine
+    from codemill.pipeline.engines.base import Engine
+    from codemill.pipeline.places import Place
     from codemill.pipeline.progress import Reporter
 
 _STOPPED = 128 + signal.SIGINT
 _STOP_SECS = 1.0
+_ENGINES = ("local", "beam", "ray")
 
 
 def main() -> None:
@@ -87,7 +90,15 @@ def cli() -> None:
     """Turn raw source code into verified training shards."""
 
 
-_out = click.argument("out", type=click.Path(path_type=Path))
+
+
+def _place(_context: click.Context, _parameter: click.Parameter, path: str) -> Place:
+    from codemill.pipeline.places import place
+
+    return place(path)
+
+
+_out = click.argument("out", callback=_place)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _workers = click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core).")
 _quiet = click.option("--quiet", is_flag=True, help="No progress.")
@@ -95,12 +106,13 @@ _quiet = click.option("--quiet", is_flag=True, help="No progress.")
 
 @cli.command()
 @click.argument("config")
-@click.option("--engine", "engine_name", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option("--engine", "engine_name", type=click.Choice(_ENGINES), default=_ENGINES[0], show_default=True)
 @_workers
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config.")
 @click.option("--fresh", is_flag=True, help="Forget what earlier builds left in the output folder.")
 @_as_json
 @_quiet
+@click.argument("engine_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE OPTIONS]")
 def build(
     config: str,
     engine_name: str,
@@ -109,17 +121,22 @@ def build(
     fresh: bool,
     as_json: bool,
     quiet: bool,
+    engine_options: tuple[str, ...],
 ) -> None:
-    """Build training shards as CONFIG (a YAML file) says."""
+    """Build training shards as CONFIG (a YAML file) says.
+
+    What stands behind `--` goes to the engine: `codemill build c.yaml --engine beam -- --runner=FlinkRunner`.
+    """
     from codemill.pipeline.config_file import load_config
 
     checked = load_config(config, overrides)  # before the heavy imports: a wrong config is told at once
     from codemill.pipeline.build import build as run
+    from codemill.pipeline.places import place
     from codemill.pipeline.summary import summary
 
-    with _engine(workers, quiet) as (engine, reporter):
+    with _engine(engine_name, workers, quiet, engine_options) as (engine, reporter):
         manifest = run(checked, engine, reporter, fresh=fresh)
-    _print(manifest if as_json else summary(manifest, Path(checked.output.path).expanduser()), as_json)
+    _print(manifest if as_json else summary(manifest, place(checked.output.path)), as_json)
 
 
 @cli.command()
@@ -127,11 +144,11 @@ def build(
 @_workers
 @_as_json
 @_quiet
-def verify(out: Path, workers: int | None, as_json: bool, quiet: bool) -> None:
+def verify(out: Place, workers: int | None, as_json: bool, quiet: bool) -> None:
     """Check every checksum, count and invariant of the dataset in OUT; exit 1 naming what is wrong."""
     from codemill.pipeline.verify import verify as run
 
-    with _engine(workers, quiet) as (engine, _):
+    with _engine("local", workers, quiet) as (engine, _):
         verdict = run(out, engine)
     if as_json:
         _print(verdict._asdict(), as_json)
@@ -153,7 +170,7 @@ def verify(out: Path, workers: int | None, as_json: bool, quiet: bool) -> None:
 )
 @click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True)
 @_as_json
-def inspect(out: Path, sequence: int | None, shard: int, as_json: bool) -> None:
+def inspect(out: Place, sequence: int | None, shard: int, as_json: bool) -> None:
     """Show one sequence of OUT: its segments, and FIM parts in colour."""
     from codemill.pipeline.inspect import as_json_value, as_text, read_sequence
 
@@ -165,7 +182,7 @@ def inspect(out: Path, sequence: int | None, shard: int, as_json: bool) -> None:
 @_out
 @click.argument("path_or_id")
 @_as_json
-def explain(out: Path, path_or_id: str, as_json: bool) -> None:
+def explain(out: Place, path_or_id: str, as_json: bool) -> None:
     """Say why a file is in the dataset in OUT, or is not: stage, reason, survivor, similarity."""
     from codemill.pipeline.explain import as_text
     from codemill.pipeline.explain import explain as run
@@ -176,7 +193,7 @@ def explain(out: Path, path_or_id: str, as_json: bool) -> None:
 
 @cli.command()
 @_out
-def report(out: Path) -> None:
+def report(out: Place) -> None:
     """Draw OUT/report.html again."""
     from codemill.pipeline.build import write_report
     from codemill.pipeline.dataset import Dataset
@@ -224,21 +241,37 @@ def tokenizer_check(model: Path, files: tuple[Path, ...], as_json: bool) -> None
         sys.exit(1)
 
 
-class _engine:  # noqa: N801 (a context manager that reads like a function)
-    """The local engine and a reporter for one command."""
+@contextlib.contextmanager
+def _engine(
+    name: str, workers: int | None, quiet: bool, options: Sequence[str] = ()
+) -> Iterator[tuple[Engine, Reporter]]:
+    """An engine and a reporter for one command."""
+    from codemill.pipeline.progress import Reporter
 
-    def __init__(self, workers: int | None, quiet: bool) -> None:
+    reporter = Reporter(quiet=quiet)
+    with _open_engine(name, workers, options, reporter) as engine:
+        yield engine, reporter
+
+
+def _open_engine(name: str, workers: int | None, options: Sequence[str], reporter: Reporter) -> Any:
+    if name == "local":
         from codemill.pipeline.engines.local import LocalEngine
-        from codemill.pipeline.progress import Reporter
 
-        self._reporter = Reporter(quiet=quiet)
-        self._engine = LocalEngine(workers or len(os.sched_getaffinity(0)), self._reporter)
+        if options:
+            raise ConfigError(f"{' '.join(options)}: the local engine takes no options of its own; --workers sets it")
+        return LocalEngine(workers or len(os.sched_getaffinity(0)), reporter)
+    try:
+        if name == "beam":
+            from codemill.pipeline.engines.beam import BeamEngine
 
-    def __enter__(self) -> tuple[LocalEngine, Reporter]:
-        return self._engine, self._reporter
+            return BeamEngine([*([f"--direct_num_workers={workers}"] if workers else []), *options], reporter)
+        from codemill.pipeline.engines.ray import RayEngine
 
-    def __exit__(self, *exc: object) -> None:
-        self._engine.__exit__(*exc)
+        return RayEngine([*([f"--num-cpus={workers}"] if workers else []), *options], reporter)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--engine {name}: {error.name} is not installed; pip install 'codemill[{name}]'"
+        ) from None
 
 
 def _print(value: Any, as_json: bool) -> None:
