@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import json
 import os
@@ -110,19 +109,21 @@ def atomic_file(path: Place) -> Iterator[HashingFile]:
             if isinstance(path, RemotePath):
                 path.upload(temporary)
             else:
-                temporary.chmod(0o666 & ~_umask())
+                temporary.chmod(0o666 & ~_UMASK)
                 temporary.replace(path)
                 _sync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@functools.cache
 def _umask() -> int:
-    """What the user's files may not have; to ask for it is to set it."""
+    """What the user's files may not have; to ask for it is to set it, for every thread."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+_UMASK = _umask()
 
 
 def _sync_folder(folder: Path) -> None:

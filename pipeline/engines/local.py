@@ -25,7 +25,7 @@ import pyarrow as pa
 from codemill.errors import RunError
 from codemill.pipeline.engines.base import Collection, Sink
 from codemill.pipeline.engines.spills import read_partition, spill_path, write_spill
-from codemill.pipeline.engines.tasks import Job, make_job
+from codemill.pipeline.engines.tasks import Job, make_job, settle_worker, use_system_memory
 from codemill.pipeline.files import Receipt, clear_folder, readable_os_errors
 from codemill.pipeline.places import RemotePath
 from codemill.pipeline.progress import Reporter
@@ -47,7 +47,7 @@ class LocalEngine:
 
     def __init__(self, workers: int, reporter: Reporter) -> None:
         self.workers = workers
-        pa.set_memory_pool(_memory_pool())
+        use_system_memory()
         self._reporter = reporter
         self._pool: futures.ProcessPoolExecutor | None = None
 
@@ -136,18 +136,10 @@ class LocalEngine:
             worker.join()
 
 
-def _memory_pool() -> pa.MemoryPool:
-    """The C library's: Arrow's own hands the large buffers of a batch back to the system and asks for them anew, which
-    cost an eighth of a build's CPU seconds, and it kept more."""
-    return pa.system_memory_pool()
-
-
 def _begin_worker(parent: int) -> None:
     """Ctrl-C is the parent's to handle; libraries get one thread each; a worker does not outlive its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pa.set_memory_pool(_memory_pool())
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
+    settle_worker()
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 

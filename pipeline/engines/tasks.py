@@ -25,9 +25,21 @@ from codemill.pipeline.engines.base import Collection, Exchanged, KeyFunction, M
 from codemill.pipeline.files import Receipt, TableWriter, atomic_file, clear_folder, read_json, write_json
 from codemill.pipeline.places import listing, open_place
 
-SPREAD_BYTES = 32 << 20  # of rows that are held to be grouped by partition: what bounds the memory of a task
 _ROWS = "rows.arrow"
 _READERS = 16  # receipts that are read at a time; on an object store each is a request
+
+
+def use_system_memory() -> None:
+    """Let Arrow take its memory from the C library: its own pool hands the large buffers of a batch back to the system
+    and asks for them anew, which cost an eighth of a build's CPU seconds, and it kept more."""
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
+def settle_worker() -> None:
+    """What a process that runs tasks sets once: libraries get one thread each, because tasks run side by side."""
+    use_system_memory()
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
 
 
 @dataclass(frozen=True)
@@ -46,31 +58,32 @@ class Job:
     rows: int
     parts: int
 
-    def map_row(self, index: int) -> None:
+    def map_row(self, index: int) -> list[Receipt]:
         """A row -> the files of its part."""
-        self._write(run_chain([self._row(index)], self.before), index)
+        return self._write(run_chain([self._row(index)], self.before), index)
 
     def spread_row(self, index: int) -> Iterator[tuple[int, str, pa.RecordBatch]]:
         """A row -> (partition, kind, rows), as they go into the exchange."""
         exchanged = _require(self.exchanged)
-        yield from spread(run_chain([self._row(index)], self.before), exchanged.key)
+        yield from spread(run_chain([self._row(index)], self.before), exchanged.key, self.sink.spread_bytes)
 
-    def reduce(self, partition: int, batches: Iterable[tuple[str, pa.RecordBatch]]) -> None:
+    def reduce(self, partition: int, batches: Iterable[tuple[str, pa.RecordBatch]]) -> list[Receipt]:
         """All (kind, rows) of a partition, in whatever order -> its files."""
         exchanged = _require(self.exchanged)
         found: dict[str, list[pa.RecordBatch]] = defaultdict(list)
         for kind, batch in batches:
             found[kind].append(batch)
         tables = {kind: pa.Table.from_batches(found.pop(kind, []), schema) for kind, schema in exchanged.kinds.items()}
-        self._write(run_chain(exchanged.function(partition, tables), self.after), partition)
+        return self._write(run_chain(exchanged.function(partition, tables), self.after), partition)
 
     def _row(self, index: int) -> pa.RecordBatch:
         with open_place(self.sink.state / _ROWS) as file:
             return pa.ipc.open_file(file).get_batch(index)
 
-    def _write(self, batches: Iterable[pa.RecordBatch], index: int) -> None:
+    def _write(self, batches: Iterable[pa.RecordBatch], index: int) -> list[Receipt]:
         receipts = write_part(batches, self.sink, index, self.parts)
         write_json(self.sink.state / done_name(index), [receipt.as_json() for receipt in receipts])
+        return receipts
 
     def receipts(self) -> dict[int, list[Receipt]]:
         """Part -> its receipts, of the parts that are finished and whose files still have the sizes they tell."""
@@ -157,8 +170,10 @@ def run_chain(batches: Iterable[pa.RecordBatch], functions: Iterable[MapFunction
     return iter(batches)
 
 
-def spread(batches: Iterable[pa.RecordBatch], key: KeyFunction) -> Iterator[tuple[int, str, pa.RecordBatch]]:
-    """(partition, kind, rows): rows grouped by partition as far as SPREAD_BYTES of a kind reach."""
+def spread(
+    batches: Iterable[pa.RecordBatch], key: KeyFunction, held_bytes: int
+) -> Iterator[tuple[int, str, pa.RecordBatch]]:
+    """(partition, kind, rows): rows grouped by partition as far as held_bytes of a kind reach."""
     pending: dict[str, list[pa.RecordBatch]] = defaultdict(list)
     held: dict[str, int] = defaultdict(int)
     for batch in batches:
@@ -166,7 +181,7 @@ def spread(batches: Iterable[pa.RecordBatch], key: KeyFunction) -> Iterator[tupl
             kind = kind_of(batch.schema)
             pending[kind].append(batch)
             held[kind] += batch.nbytes
-            if held[kind] >= SPREAD_BYTES:
+            if held[kind] >= held_bytes:
                 held[kind] = 0
                 yield from _grouped(kind, pending.pop(kind), key)
     for kind in list(pending):
