@@ -154,6 +154,7 @@ class Dedup(Section):
     """Exact duplicates are always removed (equal text, equal id); near ones as this says."""
 
     near: NearDedup | None = NearDedup()
+    against: tuple[OnePath, ...] = ()  # outputs of earlier builds, whose documents stay
 
 
 class Benchmark(Section):
@@ -242,7 +243,15 @@ class Output(Section):
     shards: ShardCount | None = None  # null = about 256 MiB each
     seed: NonNegativeInt = 0
     documents: bool = True  # write the kept documents
+    signatures: bool = True  # write their MinHash signatures, for later builds to be compared with
     keep_stages: bool = True  # keep the intermediates: what makes the next build quick
+
+
+class Memory(Section):
+    """How much is held at a time. The outcome does not depend on it, but for how it is cut into files."""
+
+    partition_bytes: Annotated[int, Field(ge=1 << 20, le=16 << 30)] = 64 << 20  # text; a worker takes a few times that
+    driver_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30  # what the driver may take to find components by itself
 
 
 class BuildConfig(Section):
@@ -257,6 +266,7 @@ class BuildConfig(Section):
     mixture: Mixture = Mixture()
     sequence: Sequence = Sequence()
     output: Output
+    memory: Memory = Memory()
 
     @field_validator("sources")
     @classmethod

@@ -69,6 +69,7 @@ class Sink:
     fingerprint: names the work; files of a state with another fingerprint are discarded.
     names: a format string for the file name, given `index` and `count`.
     sums: columns (int) whose totals the receipts carry.
+    spread_bytes: of rows that a task holds at a time to group them by partition for an exchange.
     """
 
     folder: Place
@@ -79,6 +80,7 @@ class Sink:
     names: str = "part-{index:05d}.arrow"
     file_format: str = "lz4"
     sums: tuple[str, ...] = ()
+    spread_bytes: int = 32 << 20
 
     def path(self, kind: str, index: int, count: int) -> Place:
         return self.folder / self.subfolders.get(kind, kind) / self.names.format(index=index, count=count)

@@ -67,7 +67,8 @@ class Work:
         """Write into the stage's folder (or `folder=`) and keep the receipts; `step` names the work in this stage."""
         folder = sink.pop("folder", self.folder)
         state = self.folder / ".steps" / step
-        target = Sink(folder=folder, state=state, fingerprint=f"{self.fingerprint}/{step}", kinds=kinds, **sink)
+        spread = self.context.config.memory.partition_bytes // 2
+        target = Sink(folder, state, f"{self.fingerprint}/{step}", kinds, spread_bytes=spread, **sink)
         receipts = self.context.engine.write(collection, target, f"{self.stage}: {step}")
         self.files += [receipt for part in receipts for receipt in part]
         return receipts

@@ -38,7 +38,6 @@ from codemill.pipeline.sources.splits import Split, list_splits, read_split
 from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, text_batches
 
 VERSION = 1
-PARTITION_BYTES = 64 << 20  # text in a partition: what a worker holds at a time
 _EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
 KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS}
 
@@ -50,11 +49,11 @@ def run_ingest(context: Context) -> Record:
     splits, listing_drops = _list(config)
     opted_out = load_opt_out(config.filter.opt_out) if config.filter.opt_out else frozenset()
     stamps = [[split.source, split.url, split.part, split.stamp] for split in splits]
-    depends_on = (VERSION, config.sources, config.filter, config.redact, sorted(opted_out), stamps)
+    depends_on = (VERSION, config.sources, config.filter, config.redact, config.memory, sorted(opted_out), stamps)
 
     def body(work: Work) -> dict[str, Any]:
         total = sum(split.size_bytes for split in splits)
-        partitions = partition_count(total)
+        partitions = partition_count(total, config.memory.partition_bytes)
         read = Mapped(_rows(splits, listing_drops), ReadAndFilter(config, opted_out))
         exchanged = Exchanged(
             read,
@@ -69,19 +68,19 @@ def run_ingest(context: Context) -> Record:
     return run_stage(context, "ingest", depends_on, body)
 
 
-def partition_count(size_bytes: int) -> int:
+def partition_count(size_bytes: int, partition_bytes: int) -> int:
     """How many partitions so much text is cut into: a function of the inputs, never of the machine.
 
     Small corpora get more partitions than memory asks for, so that workers are kept busy and progress is seen.
     """
-    return max(1, -(-size_bytes // PARTITION_BYTES), min(_EASY_PARTITIONS, size_bytes // _EASY_PARTITION_BYTES))
+    return max(1, -(-size_bytes // partition_bytes), min(_EASY_PARTITIONS, size_bytes // _EASY_PARTITION_BYTES))
 
 
 def _list(config: BuildConfig) -> tuple[list[Split], pa.Table]:
     splits: list[Split] = []
     drops: list[pa.Table] = [DROPPED.empty_table()]
     for source in config.sources:
-        found, dropped = list_splits(source)
+        found, dropped = list_splits(source, config.memory.partition_bytes // 2)
         splits += found
         drops.append(dropped)
     return splits, pa.concat_tables(drops)

@@ -35,7 +35,7 @@ from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.packing import BOS_EOS, pack, renderings_schema, sequence_schema
 
 VERSION = 1
-WINDOW_TOKENS = 1 << 23  # tokens that are packed together: what bounds a worker's memory
+_BYTES_PER_TOKEN = 8  # of a partition's bytes for each token of a window: a token is held in several forms at once
 SHARD_BYTES = 256 << 20  # of input_ids, where the config does not give a number of shards
 _CHUNK_BYTES = 8 << 20  # of input_ids in one record batch of a shard
 
@@ -51,12 +51,13 @@ def run_pack(
 ) -> Record:
     """Pack the mixture into windows of sequences."""
     sequence, output = context.config.sequence, context.config.output
-    depends_on = (VERSION, mixture.fingerprint, sequence, output.seed, output.shards)
+    depends_on = (VERSION, mixture.fingerprint, sequence, output.seed, output.shards, context.config.memory)
 
     def body(work: Work) -> dict[str, Any]:
         tokens = mixture.facts["tokens"]
         shards = output.shards or max(1, -(-tokens * model.dtype.itemsize // SHARD_BYTES))
-        windows = shards * max(1, -(-tokens // (shards * WINDOW_TOKENS)))
+        window_tokens = context.config.memory.partition_bytes // _BYTES_PER_TOKEN
+        windows = shards * max(1, -(-tokens // (shards * window_tokens)))
         render = Render(survivors, context, model)
         renderings = Mapped(_epoch_rows(sizes, mixture.facts["most_epochs"]), render)
         kinds = {"renderings": keyed_renderings(model.dtype)}
