@@ -7,20 +7,24 @@ store). What a task finished is seen there, and so is the error that ended it.
 from __future__ import annotations
 
 import contextlib
+import functools
+import pickle
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from codemill import errors
-from codemill.errors import CodemillError, RunError
+from codemill.errors import CodemillError, ConfigError, DataError, RunError
 from codemill.pipeline.engines.tasks import Job, done_name
-from codemill.pipeline.files import read_json, write_json
-from codemill.pipeline.places import listing
+from codemill.pipeline.files import Receipt, atomic_file, read_json, write_json
+from codemill.pipeline.places import Place, listing
 from codemill.pipeline.progress import Reporter
 
 _ERROR = "error.json"
 _LOOK_EVERY_SECS = 2.0
+TRIES = 3  # how often an engine may fail at a step before the run gives up
 
 
 def packed(batch: pa.RecordBatch) -> bytes:
@@ -49,6 +53,14 @@ def errors_left(job: Job, task: str) -> Iterator[None]:
         raise
 
 
+def error_left(job: Job) -> CodemillError | None:
+    """In the driver: what a worker left for it."""
+    if not (job.sink.state / _ERROR).exists():
+        return None
+    left = read_json(job.sink.state / _ERROR)
+    return getattr(errors, left["kind"])(left["message"])
+
+
 @contextlib.contextmanager
 def errors_told(job: Job, label: str, engine: str) -> Iterator[None]:
     """In the driver: an engine's failure becomes the error that its worker left, or a RunError with its last line."""
@@ -58,14 +70,67 @@ def errors_told(job: Job, label: str, engine: str) -> Iterator[None]:
     except CodemillError:
         raise
     except Exception as error:
-        if (job.sink.state / _ERROR).exists():
-            left = read_json(job.sink.state / _ERROR)
-            raise getattr(errors, left["kind"])(left["message"]) from error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        left = error_left(job)
+        if left is not None:
+            raise left from error
         raise RunError(
-            f"{label}: {engine} gave up: {lines[-1] if lines else type(error).__name__}; its log has the whole story; "
+            f"{label}: {engine} gave up: {_last_line(error)}; its log has the whole story; "
             "run the same command again: what is finished is kept"
         ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Where an engine hands a worker's traceback on, its last line is the error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def until_done(
+    job: Job, label: str, reporter: Reporter, engine: str, work: Callable[[list[int]], None]
+) -> dict[int, list[Receipt]]:
+    """In the driver: let `work` do the pending parts, and anew what is still pending when it fails; the receipts.
+
+    What the user must mend ends it at once, as does a third failure.
+    """
+    finished = job.receipts()
+    with errors_told(job, label, engine):
+        for attempt in range(1, TRIES + 1):
+            pending = [part for part in range(job.parts) if part not in finished]
+            if not pending:
+                break
+            try:
+                work(pending)
+            except Exception as error:
+                left = error_left(job)
+                if attempt == TRIES or isinstance(left, ConfigError | DataError):
+                    raise
+                reporter.say(f"{label}: {left or _last_line(error)} (try {attempt} of {TRIES}); starting anew")
+                (job.sink.state / _ERROR).unlink(missing_ok=True)
+            finished = job.receipts()
+    return finished
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A job, where workers find it: what its functions carry (models, indices) is too much for an engine's own
+    description of the work."""
+
+    place: Place
+    sha256: str
+
+
+def leave_job(job: Job) -> JobFile:
+    """In the driver: put the job beside its receipts."""
+    path = job.sink.state / "job.pickle"
+    with atomic_file(path) as file:
+        file.write(pickle.dumps(job))
+    return JobFile(path, file.sha256)
+
+
+@functools.lru_cache(maxsize=1)
+def load_job(file: JobFile) -> Job:
+    """In a worker: the job; to read it again for each task would cost as much as many a task."""
+    return pickle.loads(file.place.read_bytes())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,260 @@
+"""The Beam engine: every write is one pipeline on whatever runner the options name.
+
+A plan without an exchange is `Create | Reshuffle | ParDo`; one with an exchange goes on with a GroupByKey on the
+partition number, whose elements are record batches, and a ParDo that works a partition off. Shuffle, retries of a
+bundle and scaling are the runner's. Workers share with the driver the folder or object store that the build writes
+to, and nothing else. A runner that gives up is started again for what is still pending.
+
+The runner lives in a process of its own (`child`): Beam's local runner waits forever for a worker that was killed,
+and cannot be stopped from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import logging
+import re
+import threading
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codemill.errors import ConfigError
+from codemill.pipeline.documents import kind_of
+from codemill.pipeline.engines.base import Collection, Sink
+from codemill.pipeline.engines.child import Child, called_off_by, fail
+from codemill.pipeline.engines.cluster import (
+    JobFile,
+    errors_left,
+    leave_job,
+    load_job,
+    packed,
+    progress_shown,
+    unpacked,
+    until_done,
+)
+from codemill.pipeline.engines.tasks import make_job, settle_worker
+from codemill.pipeline.files import Receipt, readable_os_errors
+from codemill.pipeline.progress import Reporter
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Without Beam's log lines, whose matter is of no concern here, or told in an error of ours."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+with _hushed():  # it warns of Google's libraries, which most runners do not need
+    import apache_beam as beam
+    from apache_beam.metrics import Metrics
+    from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+# Beam's DirectRunner would first try Prism, a program that it downloads.
+_LOCAL = (None, "direct", "directrunner", "switchingdirectrunner", "fnapirunner")
+_FORWARDING = ("portable", "flink", "spark")  # their job servers know options of their own
+_DUE = pa.record_batch([], schema=pa.schema([]))  # goes to every pending partition, so that empty ones are worked too
+
+
+class BatchCoder(beam.coders.Coder):
+    """Record batches as compressed Arrow IPC streams, schema and its metadata included."""
+
+    def encode(self, batch: pa.RecordBatch) -> bytes:
+        return packed(batch)
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        return unpacked(encoded)
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def to_type_hint(self) -> type:
+        return pa.RecordBatch
+
+
+beam.coders.registry.register_coder(pa.RecordBatch, BatchCoder)
+
+
+class BeamEngine:
+    """Works plans off on the runner that `options` (as on a command line) name; without `--runner`, on this machine.
+
+    Use as a context: it owns the process that the runner lives in. Raises ConfigError for options that Beam refuses.
+    """
+
+    def __init__(self, options: Sequence[str], reporter: Reporter) -> None:
+        self._flags = tuple(options)
+        self._reporter = reporter
+        _pipeline(self._flags, "check")
+        self._child = Child("beam")
+
+    def __enter__(self) -> BeamEngine:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._child.__exit__(*exc)
+
+    def write(self, collection: Collection, sink: Sink, label: str) -> list[list[Receipt]]:
+        """See `base.Engine.write`."""
+        with readable_os_errors(sink.state):
+            job, sizes = make_job(collection, sink)
+        if job.exchanged is not None:
+            sizes = [sum(sizes) // job.parts] * job.parts
+        file = leave_job(job)
+
+        def run(pending: list[int]) -> None:
+            work = Work(label, file, job.rows if job.exchanged else None, job.parts, tuple(pending))
+            self._child.call(run_pipeline, self._flags, work)
+
+        with progress_shown(job, sizes, self._reporter, label):
+            finished = until_done(job, label, self._reporter, f"Beam (log: {self._child.log})", run)
+        return [finished[part] for part in range(job.parts)]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one pipeline does. rows: how many are spread; null = each row is a part. pending: the parts to do."""
+
+    label: str
+    job: JobFile
+    rows: int | None
+    parts: int
+    pending: tuple[int, ...]
+
+
+def run_pipeline(flags: tuple[str, ...], work: Work) -> None:
+    """In the child: run the work to its end."""
+    threading.excepthook = _thread_failed
+    pipeline = _pipeline(flags, work.label)
+    if work.rows is None:
+        _numbers(pipeline, "Parts", work.pending) | "Map" >> beam.ParDo(MapPart(work))
+    else:
+        spread = _numbers(pipeline, "Rows", range(work.rows)) | "Spread" >> beam.ParDo(SpreadRow(work))
+        due = _numbers(pipeline, "Partitions", work.pending) | "Due" >> beam.Map(_due)
+        exchanged = (spread, due) | "Both" >> beam.Flatten() | "Exchange" >> beam.GroupByKey()
+        exchanged | "Reduce" >> beam.ParDo(ReducePartition(work))
+    result = pipeline.run()
+    with called_off_by(result.cancel):
+        result.wait_until_finish()
+
+
+def _numbers(pipeline: beam.Pipeline, label: str, numbers: Iterable[int]) -> beam.PCollection:
+    """Numbers of tasks, each a bundle of its own where the runner so wishes."""
+    listed = pipeline | f"{label}" >> beam.Create(numbers).with_output_types(int)
+    return listed | f"Reshuffle {label}" >> beam.Reshuffle()
+
+
+def _due(partition: int) -> tuple[int, pa.RecordBatch]:
+    return partition, _DUE
+
+
+class _Task(beam.DoFn):
+    """A task of the job, by its number."""
+
+    def __init__(self, work: Work) -> None:
+        self._label, self._file = work.label, work.job
+        self._rows, self._batches, self._bytes = (
+            Metrics.counter("codemill", name) for name in ("rows", "batches", "bytes")
+        )
+
+    def setup(self) -> None:
+        settle_worker()
+
+    def display_data(self) -> dict[str, Any]:
+        return {"step": self._label, "job": str(self._file.place)}
+
+    def _count(self, receipts: list[Receipt]) -> None:
+        self._rows.inc(sum(receipt.rows for receipt in receipts))
+        self._bytes.inc(sum(receipt.bytes for receipt in receipts))
+
+
+@beam.typehints.with_input_types(int)
+@beam.typehints.with_output_types(int)
+class MapPart(_Task):
+    """A row of the work list -> its files. Counts the rows and bytes written."""
+
+    def process(self, part: int) -> None:
+        job = load_job(self._file)
+        with errors_left(job, f"part {part}"):
+            self._count(job.map_row(part))
+
+
+@beam.typehints.with_input_types(int)
+@beam.typehints.with_output_types(tuple[int, pa.RecordBatch])
+class SpreadRow(_Task):
+    """A row of the work list -> its batches for the pending partitions. Counts what goes into the exchange."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self._pending = np.zeros(work.parts, np.bool_)
+        self._pending[list(work.pending)] = True
+
+    def process(self, row: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        job = load_job(self._file)
+        with errors_left(job, f"row {row}"):
+            for partition, _, batch in job.spread_row(row):
+                if self._pending[partition]:
+                    self._batches.inc()
+                    self._rows.inc(len(batch))
+                    self._bytes.inc(batch.nbytes)
+                    yield partition, batch
+
+
+@beam.typehints.with_input_types(tuple[int, Iterable[pa.RecordBatch]])
+@beam.typehints.with_output_types(int)
+class ReducePartition(_Task):
+    """All batches of a partition -> its files. Counts the rows and bytes written."""
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> None:
+        partition, batches = element
+        job = load_job(self._file)
+        with errors_left(job, f"partition {partition}"):
+            self._count(job.reduce(partition, ((kind_of(b.schema), b) for b in batches if b.num_columns)))
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """A local runner's thread beside a worker ends with an error when the worker dies, and the runner waits on."""
+    traceback.print_exception(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    if failed.thread is not None and failed.thread.name.startswith("run_worker"):
+        fail(f"a worker died: {failed.exc_value}")
+
+
+def _pipeline(flags: Sequence[str], label: str) -> beam.Pipeline:
+    """An empty pipeline on the runner that the options name. Raises ConfigError for what Beam refuses."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told), _hushed():
+            options = PipelineOptions(list(flags))
+            parsers: list[Any] = []
+            given = options.get_all_options(add_extra_args_fn=parsers.append)
+            runner = options.view_as(StandardOptions).runner
+            _require_known(flags, parsers[0], runner)
+            google = options.view_as(GoogleCloudOptions)
+            google.job_name = f"{given['job_name'] or 'codemill'}-{re.sub('[^a-z0-9]+', '-', label.lower())}"
+            local = (runner.lower() if runner else None) in _LOCAL
+            return beam.Pipeline(runner=FnApiRunner() if local else runner, options=options)
+    except SystemExit:  # argparse's way to refuse
+        raise ConfigError(f"an option for Beam: {told.getvalue().strip().rpartition('error: ')[2]}") from None
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"options for Beam: {' '.join(str(error).split())}") from None
+
+
+def _require_known(flags: Sequence[str], parser: Any, runner: str | None) -> None:
+    if runner is not None and runner.lower().removesuffix("runner") in _FORWARDING:
+        return
+    _, unknown = parser.parse_known_args(list(flags))
+    if unknown:
+        known = [name for action in parser._actions for name in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
+        hint = f"; did you mean {near[0]}?" if near else "; its options are listed in Beam's documentation"
+        raise ConfigError(f"options for Beam: {unknown[0]!r} is none that Beam knows{hint}")
