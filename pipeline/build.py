@@ -19,6 +19,7 @@ from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.contamination import load_benchmarks
 from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.earlier import SIGNATURES, open_earlier
 from codemill.pipeline.engines.base import Engine
 from codemill.pipeline.files import TEMPORARY_PREFIX, atomic_file, clear_folder, readable_os_errors
 from codemill.pipeline.manifest import NAME, make_manifest, read_manifest, write_manifest
@@ -26,7 +27,7 @@ from codemill.pipeline.places import Place, RemotePath, filesystem, place, reach
 from codemill.pipeline.progress import Reporter
 from codemill.pipeline.report import render_report
 from codemill.pipeline.stages.decontaminate import run_decontaminate
-from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish
+from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish, writes_signatures
 from codemill.pipeline.stages.frame import Context, Record, Survivors
 from codemill.pipeline.stages.ingest import run_ingest
 from codemill.pipeline.stages.mixture import run_mixture
@@ -37,7 +38,7 @@ from codemill.pipeline.stages.tokens import run_tokens
 from codemill.tokenize.model import TokenizerModel
 
 _MARK = ".codemill"  # says that the folder is a build's, and locks it; without it no folder is touched
-_OUTPUTS = ("stages", "shards", "documents", "dropped", "report.html", "tokenizer.model")
+_OUTPUTS = ("stages", "shards", "documents", "dropped", SIGNATURES, "report.html", "tokenizer.model")
 
 
 def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: bool = False) -> dict[str, Any]:
@@ -67,7 +68,9 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
 def _unwanted(config: BuildConfig) -> list[str]:
     """Outputs of an earlier build that this config does not make."""
     names = ["shards", "tokenizer.model"] if config.tokenizer is None else []
-    return names if config.output.documents else [*names, "documents"]
+    if not config.output.documents:
+        names.append("documents")
+    return names if writes_signatures(config) else [*names, SIGNATURES]
 
 
 def write_report(dataset: Dataset) -> None:
@@ -132,7 +135,8 @@ def _alone_in(out: Place) -> Iterator[None]:
 def _run_stages(context: Context) -> tuple[dict[str, Record], TokenizerModel | None]:
     benchmarks = load_benchmarks(context.config.decontaminate)  # a wrong path is told before the work begins
     given = load_given_model(context.config.tokenizer)
-    ingest = run_ingest(context)
+    earlier = open_earlier(context.config)
+    ingest = run_ingest(context, earlier)
     records = {"ingest": ingest}
     left = Survivors(context.folder("ingest"), ())
     records["decontaminate"] = run_decontaminate(context, ingest, benchmarks)

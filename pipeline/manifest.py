@@ -78,6 +78,7 @@ def make_manifest(context: Context, records: dict[str, Record], model: Tokenizer
         "redactions": _redactions(tables["redacted"]),
         "near": records["near"].facts,
         "decontaminate": records["decontaminate"].facts,
+        "against": records["ingest"].facts["against"],
         "tokenizer": None,
         "special_tokens": None,
         "mixture": None,

@@ -18,18 +18,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from codemill.dedup.minhash import signatures
 from codemill.errors import DataError
 from codemill.hashing import id_words
+from codemill.pipeline.config import NearDedup
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.documents import REASONS, schema_of
+from codemill.pipeline.earlier import SIGNATURES, still_there
 from codemill.pipeline.engines.base import Engine, Exchanged, Mapped, Rows, Sink, hash_partition
 from codemill.pipeline.files import sha256_of
 from codemill.pipeline.places import Place, listing, open_place, place
-from codemill.pipeline.stages.frame import part_path, read_table, view_part
+from codemill.pipeline.stages.frame import part_path, read_table, view_part, view_table
 from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.segments import documents_from_segments, segments
 
-_FOLDERS = ("shards", "documents", "dropped")
+_FOLDERS = ("shards", "documents", "dropped", SIGNATURES)
 MOST_PROBLEMS = 100  # that are told of one kind
 
 
@@ -51,6 +54,8 @@ def verify(out: Place, engine: Engine) -> Verdict:
     if damaged:  # nothing that follows could be told from the damage
         return verdict
     _check_dropped(dataset, verdict)
+    if dataset.files(SIGNATURES):
+        _check_signatures(dataset, engine, verdict)
     if dataset.manifest["tokenizer"]:
         _check_shards(dataset, verdict)
         _check_texts(dataset, engine, verdict)
@@ -148,14 +153,59 @@ def _check_survivors(dataset: Dataset, fates: _Fates, verdict: Verdict) -> None:
             verdict.problems.append(f"dropped/: {below} near duplicates are less similar than the threshold")
     if fates.kept is None:
         return
+    earlier, gone = still_there(dataset)
+    if gone:
+        verdict.proved.append(f"survivors were not looked up: {', '.join(gone)} changed or went away since")
+        return
+    elders = [ids.cast(fates.kept.type) for build in earlier for ids in build.ids().chunks]
     ours = fates.dropped.column("reason")
     for rows, later in ((near, ["over_budget"]), (duplicates, ["over_budget", "near_duplicate", "contaminated"])):
         dropped_later = fates.dropped.filter(pc.is_in(ours, value_set=pa.array(later))).column("id").combine_chunks()
-        alive = pa.concat_arrays([fates.kept, dropped_later.cast(fates.kept.type)])
+        alive = pa.concat_arrays([fates.kept, dropped_later.cast(fates.kept.type), *elders])
         missing = rows.filter(pc.invert(pc.is_in(rows.column("survivor_id"), value_set=alive)))
         if len(missing):
             first = missing.column("survivor_id")[0].as_py()
             verdict.problems.append(f"dropped/: {len(missing)} survivors were not kept themselves, {first} for one")
+
+
+def _check_signatures(dataset: Dataset, engine: Engine, verdict: Verdict) -> None:
+    """The stored signatures are those of the documents, one each."""
+    near = NearDedup.model_validate(dataset.manifest["config"]["dedup"]["near"])
+    paths = {kind: [str(path) for path in dataset.files(kind)] for kind in ("documents", SIGNATURES)}
+    with tempfile.TemporaryDirectory(prefix="codemill-verify-") as folder:
+        sink = Sink(folder=Path(folder), state=Path(folder) / "state", fingerprint="verify", kinds={"found": FOUND})
+        engine.write(Mapped(Rows(pa.table(paths)), CompareSignatures(near)), sink, "verify: signatures")
+        parts = [read_table(part_path(Path(folder), "found", k)) for k in range(len(paths["documents"]))]
+    found = pa.concat_tables(parts)
+    problems = found.column("problem").drop_null().to_pylist()
+    verdict.problems.extend(problems[:MOST_PROBLEMS])
+    if not problems:
+        verdict.proved.append(f"{pc.sum(found.column('documents')).as_py() or 0:,} signatures, computed again")
+
+
+@dataclass(frozen=True)
+class CompareSignatures:
+    """The files of a part's documents and signatures -> what is wrong with the signatures."""
+
+    near: NearDedup
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        name = row.column(SIGNATURES)[0].as_py()
+        stored = view_table(place(name))
+        done, problem = 0, None
+        with open_place(place(row.column("documents")[0].as_py())) as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=["id", "text"]):
+                here = stored.slice(done, len(batch)).combine_chunks()
+                done += len(batch)
+                signed = signatures(batch.column("text"), self.near.ngram, self.near.permutations)
+                held = pc.list_flatten(here.column("signature")).to_numpy().reshape(len(here), -1)
+                same_ids = here.column("id").combine_chunks().equals(batch.column("id"))
+                if not same_ids or not np.array_equal(signed, held):
+                    problem = f"{name}: holds other signatures than its documents have"
+        if done != len(stored):
+            problem = f"{name}: holds {len(stored)} signatures, of {done} documents"
+        columns = [pa.array([done], pa.int64()), pa.array([problem], pa.string())]
+        yield pa.RecordBatch.from_arrays(columns, schema=FOUND)
 
 
 def _check_shards(dataset: Dataset, verdict: Verdict) -> None:

@@ -1,4 +1,5 @@
-"""Finish: the kept documents and the dropped ones as Parquet, and the counts that the manifest holds."""
+"""Finish: the kept documents and the dropped ones as Parquet, the kept ones' signatures, and the counts that the
+manifest holds."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.buffers import text_buffers
+from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, schema_of, sorted_dropped
 from codemill.pipeline.engines.base import Mapped
 from codemill.pipeline.places import Place
@@ -55,18 +58,38 @@ INPUTS = schema_of(
 
 
 def run_finish(context: Context, kept: Survivors, sizes: list[int], upstream: list[Record]) -> Record:
-    """Write OUT/documents and OUT/dropped. kept: what is left after every stage."""
-    with_documents = context.config.output.documents
-    depends_on = (VERSION, with_documents, [record.fingerprint for record in upstream])
+    """Write OUT/documents, OUT/dropped and OUT/signatures.
+
+    kept: what is left after every stage. upstream: the records of the stages, ingest's first.
+    """
+    with_documents, signed = context.config.output.documents, writes_signatures(context.config)
+    depends_on = (VERSION, with_documents, signed, [record.fingerprint for record in upstream])
     kinds = {"documents": DOCUMENTS, "dropped": DROPPED} if with_documents else {"dropped": DROPPED}
 
     def body(work: Work) -> dict[str, Any]:
         rows = part_rows(sizes)
         names = {"names": "part-{index:05d}.parquet", "file_format": "parquet", "sums": ("size_bytes",)}
         work.write(Mapped(rows, FinishPart(kept, with_documents)), kinds, "write", folder=context.out, **names)
+        near = context.config.dedup.near
+        if signed and near is not None:
+            starts = np.concatenate([[0], np.cumsum(upstream[0].rows("documents"))])
+            sign = KeptSignatures(kept, context.folder("near"), starts, near.permutations)
+            table = {"signatures": kept_signatures(near.permutations)}
+            work.write(Mapped(rows, sign), table, "signatures", folder=context.out, file_format="plain")
         return {"in_out": True}
 
     return run_stage(context, "finish", depends_on, body)
+
+
+def writes_signatures(config: BuildConfig) -> bool:
+    """Whether a build leaves signatures: where it has them, and has the documents that they are of."""
+    return config.output.signatures and config.output.documents and config.dedup.near is not None
+
+
+def kept_signatures(permutations: int) -> pa.Schema:
+    """One row a kept document, sorted by id. A document without shingles has the signature of the empty set."""
+    signature = pa.list_(pa.uint32(), permutations)
+    return schema_of("signatures", [pa.field("id", pa.string()), pa.field("signature", signature)])
 
 
 def run_count(context: Context, kept: Survivors, sizes: list[int], upstream: list[Record]) -> Record:
@@ -99,6 +122,26 @@ class FinishPart:
         yield from sorted_dropped(all_dropped(self.kept, part))
         if self.with_documents:
             yield from self.kept.read(part)
+
+
+@dataclass(frozen=True)
+class KeptSignatures:
+    """A part's number -> the signatures of its kept documents."""
+
+    kept: Survivors
+    near: Place
+    starts: np.ndarray  # int64[parts + 1]: the number of each part's first document
+    permutations: int
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        part = row.column("part")[0].as_py()
+        signed = read_table(part_path(self.near, "signatures", part))
+        ids = read_table(part_path(self.kept.ingest, "documents", part), ["id"]).column("id")
+        rows = signed.column("member").to_numpy().astype(np.int64) - self.starts[part]
+        table = pa.table({"id": ids.take(pa.array(rows)), "signature": signed.column("signature")})
+        here = pc.invert(pc.is_in(table.column("id"), value_set=self.kept.gone(part)))
+        schema = kept_signatures(self.permutations)
+        yield from table.filter(here).cast(schema).combine_chunks().to_batches()
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from codemill.pipeline.documents import (
     sorted_dropped,
     source_priorities,
 )
+from codemill.pipeline.earlier import Earlier
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
 from codemill.pipeline.filters import apply_filters, load_opt_out
 from codemill.pipeline.redact import redact
@@ -42,14 +43,15 @@ _EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
 KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS}
 
 
-def run_ingest(context: Context) -> Record:
-    """Run the stage, or take it from an earlier build of the same inputs."""
+def run_ingest(context: Context, earlier: tuple[Earlier, ...]) -> Record:
+    """Run the stage, or take it from an earlier build of the same inputs. earlier: whose documents stay."""
     config = context.config
     context.reporter.say("ingest: listing the sources")
     splits, listing_drops = _list(config)
     opted_out = load_opt_out(config.filter.opt_out) if config.filter.opt_out else frozenset()
     stamps = [[split.source, split.url, split.part, split.stamp] for split in splits]
-    depends_on = (VERSION, config.sources, config.filter, config.redact, config.memory, sorted(opted_out), stamps)
+    settings = (config.sources, config.filter, config.redact, config.memory)
+    depends_on = (VERSION, *settings, sorted(opted_out), stamps, [build.checksum for build in earlier])
 
     def body(work: Work) -> dict[str, Any]:
         total = sum(split.size_bytes for split in splits)
@@ -59,11 +61,15 @@ def run_ingest(context: Context) -> Record:
             read,
             PartitionOfRow(partitions),
             partitions,
-            Deduplicate(config),
+            Deduplicate(config, partitions, earlier),
             {"documents": DOCUMENTS, "dropped": DROPPED},
         )
         work.write(exchanged, KINDS, "read", sums=("size_bytes",))
-        return {"partitions": partitions, "inputs": {source.name: _count(source, splits) for source in config.sources}}
+        return {
+            "partitions": partitions,
+            "inputs": {source.name: _count(source, splits) for source in config.sources},
+            "against": [{"path": build.name, "checksum": build.checksum} for build in earlier],
+        }
 
     return run_stage(context, "ingest", depends_on, body)
 
@@ -153,16 +159,25 @@ class PartitionOfRow:
 
 @dataclass(frozen=True)
 class Deduplicate:
-    """All documents of a range of ids -> one for each id, redacted; the others are exact duplicates of it."""
+    """All documents of a range of ids -> one for each id, redacted; the others are exact duplicates of it, or of an
+    earlier build's."""
 
     config: BuildConfig
+    partitions: int
+    earlier: tuple[Earlier, ...]
 
     def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         documents = tables.pop("documents").combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
         order, first = exact_duplicates(documents, _priorities(self.config, documents))
-        survivors = pa.array(order[first])
+        names = pa.concat_tables(
+            [*(build.named(partition, self.partitions) for build in self.earlier), _NAMED.empty_table()]
+        )
+        known = pc.is_in(documents.column("id").take(pa.array(order)), value_set=names.column("id").combine_chunks())
+        first &= ~known.to_numpy(zero_copy_only=False)
+        survivors = documents.select(["id", "source", "repo", "path"]).take(pa.array(order[first]))
         losers = documents.select(_LOSER_COLUMNS).take(pa.array(order[~first]))
-        names = documents.select(["id", "source", "repo", "path"]).take(survivors)
+        ours = pa.table({"id": survivors.column("id"), "where": provenance(survivors)}, schema=_NAMED)
+        names = pa.concat_tables([names, ours])
         dropped = [tables["dropped"], pa.Table.from_batches([dropped_rows(losers, "exact_duplicate")])]
         yield from sorted_dropped(_name_survivors(pa.concat_tables(dropped), names))
         redactions = []
@@ -173,6 +188,7 @@ class Deduplicate:
         yield from redactions
 
 
+_NAMED = pa.schema([("id", pa.string()), ("where", pa.string())])
 _LOSER_COLUMNS = ["id", "source", "repo", "path", "language", "size_bytes"]
 
 
@@ -186,10 +202,11 @@ def _priorities(config: BuildConfig, documents: pa.Table) -> pa.Array:
 
 
 def _name_survivors(dropped: pa.Table, survivors: pa.Table) -> pa.Table:
-    """Fill in who stayed for each exact duplicate: the document of the same id, and where it lies."""
+    """Fill in who stayed for each exact duplicate: the document of the same id (the first that is named), and where it
+    lies."""
     place = pc.index_in(dropped.column("id"), value_set=survivors.column("id").combine_chunks())
     exact = pc.equal(dropped.column("reason"), "exact_duplicate")
-    where = provenance(survivors).take(place)
+    where = survivors.column("where").take(place)
     detail = pc.if_else(exact, pc.binary_join_element_wise("same text as", where, " "), dropped.column("detail"))
     survivor_id = pc.if_else(exact, dropped.column("id"), dropped.column("survivor_id"))
     similarity = pc.if_else(exact, pa.scalar(1.0, pa.float32()), dropped.column("similarity"))
