@@ -104,9 +104,11 @@ def _local_names(out: Path) -> list[str]:
 def _remote_names(out: RemotePath) -> list[str]:
     with reached(out):
         system, path = filesystem(out.url)
-        if system.get_file_info(path).type == FileType.File:
+        # Listing comes first: its errors say what is wrong, where those of a look at one object only say no.
+        names = sorted(info.base_name for info in system.get_file_info(FileSelector(path, allow_not_found=True)))
+        if not names and system.get_file_info(path).type == FileType.File:
             raise ConfigError(f"output.path: {out}: is an object; give a folder")
-        return sorted(info.base_name for info in system.get_file_info(FileSelector(path, allow_not_found=True)))
+        return names
 
 
 @contextmanager
