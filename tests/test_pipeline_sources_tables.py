@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.sources import read_all, reasons_by_path, texts_by_path, write
 
-from codemill.errors import ConfigError, DataError
+from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.config import Source
 from codemill.pipeline.sources import inputs
 from codemill.pipeline.sources.inputs import find_inputs, open_input
@@ -276,12 +276,12 @@ def test_a_url_that_no_library_knows_is_a_config_error() -> None:
 
 
 @pytest.mark.parametrize("path", ["memory://data/rows.jsonl", "memory://data/*.jsonl"])
-def test_a_url_that_cannot_be_reached_is_a_data_error(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_url_that_cannot_be_reached_ends_the_run(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     def unreachable(url: str) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(inputs, "filesystem", unreachable)
-    with pytest.raises(DataError, match=r"memory://data.*no route to host; check the address"):
+    with pytest.raises(RunError, match=r"memory://data.*no route to host; check the address"):
         list_splits(table_source(path, kind="jsonl"))
 
 

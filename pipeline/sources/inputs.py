@@ -6,9 +6,9 @@ name is relative to the part of the pattern without wildcards, so it is the same
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import hashlib
+import io
 import json
 import os
 import posixpath
@@ -22,9 +22,9 @@ import pathspec
 import pyarrow as pa
 import pyarrow.fs
 
-from codemill.errors import ConfigError, DataError
+from codemill.errors import ConfigError
 from codemill.pipeline.config import Source
-from codemill.pipeline.places import filesystem, is_url, local_path
+from codemill.pipeline.places import RemotePath, filesystem, is_url, local_path, reached
 
 _ESCAPE = "\ufffd"  # stands before two hex digits where a file name is no UTF-8
 _LARGE_FILE_BYTES = 16 * 1024 * 1024
@@ -132,17 +132,49 @@ def selector(source: Source) -> Callable[[str], bool] | None:
 
 
 def open_input(url: str) -> pa.NativeFile:
-    """Open a local path or URL for reading, with random access. Raises OSError."""
+    """Open a local path or URL for reading, with random access.
+
+    Raises OSError for a local file, and FileNotFoundError for a URL; where a store cannot be reached, this and all
+    reading raise RunError: what is well there must not be told unreadable, and dropped.
+    """
     if not is_url(url):
         return pa.OSFile(url, "rb")
-    system, path = filesystem(url)
-    return system.open_input_file(path)
+    return pa.PythonFile(_Reached(RemotePath(url)), "r")
+
+
+class _Reached(io.RawIOBase):
+    """A remote file whose every operation raises RunError where the store cannot be reached."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._path, self._file = path, path.open()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with reached(self._path):
+            return self._file.read(None if size < 0 else size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with reached(self._path):
+            self._file.seek(offset, whence)
+            return self._file.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def find_inputs(source: Source) -> list[Input]:
     """What the source's paths name, without duplicates, sorted by base and name.
 
-    Raises ConfigError for a path that does not exist or a pattern that matches nothing, DataError for a URL that
+    Raises ConfigError for a path that does not exist or a pattern that matches nothing, RunError for a URL that
     cannot be reached.
     """
     found: dict[str, Input] = {}
@@ -197,7 +229,7 @@ def _remote(url: str) -> Iterator[Input]:
     wild = _WILDCARD.search(rest)
     base = f"{scheme}://{_fixed_part(rest) if wild else posixpath.dirname(rest)}"
     if not wild:
-        with _reached(url):
+        with reached(url):
             system, path = filesystem(url)
             info = system.get_file_info(path)
         if info.type != pyarrow.fs.FileType.NotFound:
@@ -211,8 +243,8 @@ def _remote(url: str) -> Iterator[Input]:
 
 
 def remote_files(base: str, recursive: bool = True) -> list[Input]:
-    """The files below a folder given as a URL, without hidden ones, by name. Raises DataError."""
-    with _reached(base):
+    """The files below a folder given as a URL, without hidden ones, by name. Raises RunError."""
+    with reached(base):
         system, root = filesystem(base)
         infos = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     files = [info for info in infos if info.type == pyarrow.fs.FileType.File]
@@ -221,17 +253,6 @@ def remote_files(base: str, recursive: bool = True) -> list[Input]:
         (_remote_input(system, base, name, info) for name, info in named if not is_hidden(name)),
         key=lambda entry: entry.name,
     )
-
-
-@contextlib.contextmanager
-def _reached(url: str) -> Iterator[None]:
-    """Turns what a file system raises into a DataError."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{url}: cannot be listed: {error}; check the address, the network and the credentials"
-        ) from None
 
 
 def _remote_input(system: Any, base: str, name: str, info: Any) -> Input:

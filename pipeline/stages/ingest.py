@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.dedup.exact import exact_duplicates
+from codemill.errors import RunError
 from codemill.hashing import hash_texts, id_words
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.config import Source as SourceConfig
@@ -34,6 +36,7 @@ from codemill.pipeline.documents import (
 from codemill.pipeline.earlier import Earlier
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
 from codemill.pipeline.filters import apply_filters, load_opt_out
+from codemill.pipeline.places import is_url
 from codemill.pipeline.redact import redact
 from codemill.pipeline.sources.splits import Split, list_splits, read_split
 from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, text_batches
@@ -128,6 +131,11 @@ class ReadAndFilter:
             yield from pa.ipc.open_stream(row.column("dropped")[0].as_py())
             return
         split = Split(**json.loads(described))
+        if not is_url(split.url) and not os.path.lexists(split.url):
+            raise RunError(
+                f"{split.url}: was listed, but is not there for this worker; put inputs where all workers see them (a "
+                "shared file system, s3:// or gs://)"
+            )
         source = _source(self.config, split.source)
         for batch in read_split(split, source, self.config.filter.max_size_bytes):
             if kind_of(batch.schema) == "dropped":
