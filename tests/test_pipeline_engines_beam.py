@@ -1,0 +1,483 @@
+"""The Beam engine: the same bytes as the local engine's on every runner, whatever is killed or fails; no processes left
+behind, and nothing said that is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import builds
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+from test_pipeline_engines import NUMBERS, PARTITIONS, SUMS, TASKS, Count, Spread, Sum, plan
+
+from codemill.errors import ConfigError, DataError, RunError
+from codemill.pipeline.build import build
+from codemill.pipeline.config_file import load_config
+from codemill.pipeline.documents import DOCUMENTS, schema_of
+from codemill.pipeline.engines.base import Collection, Exchanged, Mapped, Rows, Sink
+from codemill.pipeline.engines.local import LocalEngine
+from codemill.pipeline.progress import Reporter
+from codemill.pipeline.stages.frame import read_table
+
+if importlib.util.find_spec("apache_beam") is None:
+    pytest.skip("Beam is not installed; it is in codemill[beam]", allow_module_level=True)
+from codemill.pipeline.engines.beam import BatchCoder, BeamEngine
+
+THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+slow = pytest.mark.slow
+LOCAL_RUNNERS = [
+    pytest.param((), id="in_memory", marks=slow),
+    pytest.param(("--runner=DirectRunner", "--direct_num_workers=3"), id="in_memory_3"),
+    pytest.param(THREADS, id="multi_threading"),
+    pytest.param(("--runner=BundleBasedDirectRunner",), id="bundle_based", marks=slow),
+    pytest.param(PROCESSES, id="multi_processing", marks=slow),
+]
+TWO_KINDS = pytest.mark.parametrize("options", [pytest.param((), id="in_memory"), LOCAL_RUNNERS[-1]])
+
+
+class Lines(Reporter):
+    """A reporter that keeps what it is told of failures."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        if "starting anew" in line:
+            self.lines.append(line)
+
+
+@contextlib.contextmanager
+def portable(folder: Path) -> Iterator[tuple[str, ...]]:
+    """The options for a job service and a worker pool, each a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # it runs `python`
+    port_file, pool_port = folder / "port", free_port()
+    with contextlib.ExitStack() as stack:
+        for module, *arguments in (
+            ("apache_beam.runners.portability.local_job_service_main", "--port_file", str(port_file)),
+            ("apache_beam.runners.worker.worker_pool_main", f"--service_port={pool_port}"),
+        ):
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            stack.callback(process.wait)
+            stack.callback(os.killpg, process.pid, signal.SIGKILL)
+        while not port_file.exists():
+            time.sleep(0.1)
+        yield (
+            "--runner=PortableRunner",
+            f"--job_endpoint=localhost:{port_file.read_text()}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{pool_port}",
+        )
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as bound:
+        bound.bind(("localhost", 0))
+        return bound.getsockname()[1]
+
+
+def run(
+    folder: Path, options: tuple[str, ...], collection: Collection, reporter: Reporter | None = None
+) -> dict[str, str]:
+    """Run a plan on Beam; file -> sha256 of what it wrote."""
+    with BeamEngine(options, reporter or Reporter(quiet=True)) as engine:
+        return written(engine.write(collection, sink(folder), "test: sums"), folder)
+
+
+def sink(folder: Path) -> Sink:
+    return Sink(folder=folder, state=folder / "state", fingerprint="one", kinds={"sums": SUMS}, sums=("total",))
+
+
+def written(receipts: list, folder: Path) -> dict[str, str]:
+    found = {receipt.file: receipt.sha256 for part in receipts for receipt in part}
+    assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in found} == found
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the local engine writes."""
+    folder = tmp_path_factory.mktemp("expected")
+    with LocalEngine(1, Reporter(quiet=True)) as engine:
+        return written(engine.write(plan(Count()), sink(folder), "test: sums"), folder)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    left = [process for process in psutil.Process().children(recursive=True) if process not in before]
+    assert [process for process in left if "resource_tracker" not in str(cmdline(process))] == []
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.parametrize("options", LOCAL_RUNNERS)
+def test_every_local_runner_writes_the_local_engine_s_bytes(
+    tmp_path: Path, options: tuple[str, ...], expected: dict[str, str]
+) -> None:
+    assert run(tmp_path, options, plan(Count())) == expected
+
+
+@slow
+def test_a_job_service_with_a_worker_pool_writes_the_local_engine_s_bytes(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    with portable(tmp_path) as options:
+        assert run(tmp_path, options, plan(Count())) == expected
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """Task i -> its numbers; for one task raises the first `times` times, remembered in a file."""
+
+    ledger: Path
+    error: Exception
+    times: int
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        if row.column("task")[0].as_py() == 3:
+            with self.ledger.open("a") as ledger:
+                ledger.write("x")
+            if len(self.ledger.read_text()) <= self.times:
+                raise self.error
+        yield from Count()(row)
+
+
+def faulty(tmp_path: Path, error: Exception, times: int) -> Collection:
+    rows = Rows(pa.table({"task": pa.array(range(TASKS), pa.int64())}))
+    return Exchanged(
+        Mapped(rows, Faulty(tmp_path / "ledger", error, times)), Spread(), PARTITIONS, Sum(), {"numbers": NUMBERS}
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [RunError("the store was away"), pytest.param(ZeroDivisionError("a bug"), marks=slow)], ids=["run", "bug"]
+)
+def test_a_bundle_that_fails_twice_changes_nothing(tmp_path: Path, error: Exception, expected: dict[str, str]) -> None:
+    reporter = Lines()
+    assert run(tmp_path, (), faulty(tmp_path, error, 2), reporter) == expected
+    assert (tmp_path / "ledger").read_text() == "xxx"
+    assert [f"(try {attempt} of 3)" in line for attempt, line in enumerate(reporter.lines, 1)] == [True, True]
+    assert all(str(error) in line for line in reporter.lines)
+
+
+@slow
+def test_a_bundle_that_fails_each_time_ends_the_run_with_one_message(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"Beam.*gave up: .*a bug.*log.*run the same command again"):
+        run(tmp_path, (), faulty(tmp_path, ZeroDivisionError("a bug"), 9))
+
+
+def test_what_the_user_must_mend_is_told_once_and_not_tried_again(tmp_path: Path) -> None:
+    reporter = Lines()
+    with pytest.raises(DataError, match=r"^this input is damaged; mend it$"):
+        run(tmp_path, (), faulty(tmp_path, DataError("this input is damaged; mend it"), 9), reporter)
+    assert (tmp_path / "ledger").read_text() == "x"
+    assert reporter.lines == []
+
+
+@TWO_KINDS
+def test_a_killed_worker_is_replaced_and_changes_nothing(
+    tmp_path: Path, options: tuple[str, ...], expected: dict[str, str]
+) -> None:
+    reporter = Lines()
+    assert run(tmp_path, options, plan(Count(kill=tmp_path / "killed")), reporter) == expected
+    assert len(reporter.lines) == 1
+    assert "(try 1 of 3)" in reporter.lines[0]
+
+
+@slow
+def test_a_worker_that_dies_each_time_ends_the_run_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"a worker died.*run the same command again"):
+        run(tmp_path, PROCESSES, plan(Count(kill=tmp_path / "killed", always=True)))
+
+
+@dataclass(frozen=True)
+class Noted:
+    """An exchange's function that leaves a note of each partition that it works on."""
+
+    folder: Path
+
+    def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        with (self.folder / f"note-{partition}").open("a") as note:
+            note.write(f"{len(tables['numbers'])} ")
+        yield from Sum()(partition, tables)
+
+
+@dataclass(frozen=True)
+class ToPartition:
+    number: int
+
+    def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
+        return np.full(len(batch), self.number, np.int64)
+
+
+def test_only_pending_partitions_are_worked_and_empty_ones_too(tmp_path: Path) -> None:
+    rows = Rows(pa.table({"task": pa.array(range(TASKS), pa.int64())}))
+    exchanged = Exchanged(Mapped(rows, Count()), ToPartition(1), 4, Noted(tmp_path), {"numbers": NUMBERS})
+    with BeamEngine((), Reporter(quiet=True)) as engine:
+        first = written(engine.write(exchanged, sink(tmp_path), "test: first"), tmp_path)
+        (tmp_path / sorted(first)[1]).unlink()
+        (tmp_path / sorted(first)[2]).unlink()
+        assert written(engine.write(exchanged, sink(tmp_path), "test: again"), tmp_path) == first
+    notes = [(tmp_path / f"note-{partition}").read_text().split() for partition in range(4)]
+    assert notes == [["0"], ["7000", "7000"], ["0", "0"], ["0"]]
+
+
+WIDE = schema_of("wide", [pa.field("number", pa.int64()), pa.field("text", pa.large_binary())])
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wide:
+    """Row i -> 25 rows of 1 MB, or one of 50 MB, of random bytes, which no compression makes smaller."""
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        number = row.column("task")[0].as_py()
+        sizes = [50 * MEGABYTE] if number == 2 else [MEGABYTE] * 25
+        random = np.random.default_rng(number)
+        texts = pa.array([random.bytes(size) for size in sizes], pa.large_binary())
+        yield pa.RecordBatch.from_arrays([pa.array([number] * len(sizes)), texts], schema=WIDE)
+
+
+@dataclass(frozen=True)
+class Weigh:
+    """A partition -> for each row its number and sum of bytes."""
+
+    def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        for row, text in zip(*(tables["wide"].column(name) for name in ("number", "text")), strict=True):
+            total = int(np.frombuffer(text.as_buffer(), np.uint8).sum(dtype=np.int64))
+            yield pa.record_batch([pa.array([row.as_py()], pa.uint64()), pa.array([total])], schema=SUMS)
+
+
+@slow
+@pytest.mark.parametrize("options", [(), THREADS, PROCESSES], ids=["in_memory", "multi_threading", "multi_processing"])
+def test_a_partition_of_125_megabytes_with_a_row_of_50_goes_through(tmp_path: Path, options: tuple[str, ...]) -> None:
+    rows = Rows(pa.table({"task": pa.array(range(4), pa.int64())}))
+    run(tmp_path, options, Exchanged(Mapped(rows, Wide()), ToPartition(0), 1, Weigh(), {"wide": WIDE}))
+    found = read_table(tmp_path / "sums" / "part-00000.arrow").to_pydict()
+    expected = []
+    for number, (count, size) in enumerate([(25, MEGABYTE), (25, MEGABYTE), (1, 50 * MEGABYTE), (25, MEGABYTE)]):
+        random = np.random.default_rng(number)
+        for _ in range(count):
+            total = int(np.frombuffer(random.bytes(size), np.uint8).sum(dtype=np.int64))
+            expected.append((number, total))
+    assert sorted(zip(found["key"], found["total"], strict=True)) == sorted(expected)
+
+
+def test_the_coder_gives_batches_back_and_equal_ones_as_equal_bytes() -> None:
+    coder = BatchCoder()
+    columns = [pa.array(["a", "ä", None]), *(pa.nulls(3, field.type) for field in list(DOCUMENTS)[1:])]
+    batch = pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS)
+    found = coder.decode(coder.encode(batch))
+    assert found.equals(batch)
+    assert found.schema.metadata == DOCUMENTS.metadata
+    assert coder.encode(batch.slice(1)) == coder.encode(found.slice(1))
+
+
+def test_batches_travel_by_the_coder_and_not_by_pickle() -> None:
+    from apache_beam.coders import registry
+    from apache_beam.typehints import Iterable, Tuple
+
+    coder = registry.get_coder(Tuple[int, Iterable[pa.RecordBatch]])
+    assert isinstance(coder.value_coder().value_coder(), BatchCoder)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--direct_running_mod=multi_processing"], "'--direct_running_mod=.*did you mean --direct_running_mode"),
+        (["--direct_num_workers=many"], "--direct_num_workers.*'many'"),
+        (["--direct_running_mode=fast"], "invalid choice: 'fast'"),
+        (["--runner=NoSuchRunner"], "NoSuchRunner.*Valid values are"),
+        (["flink"], "'flink' is none that Beam knows"),
+        (["-runner=FlinkRunner"], "'-runner=FlinkRunner' is none that Beam knows"),
+        (["--runner=DataflowRunner"], "apache_beam.gcp.|--project|project"),
+    ],
+)  # fmt: skip
+def test_options_that_beam_refuses_are_one_clear_error(
+    options: list[str], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match=told) as raised:
+        BeamEngine(options, Reporter(quiet=True))
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_options_that_only_a_job_server_knows_are_let_through() -> None:
+    BeamEngine(["--runner=PortableRunner", "--job_endpoint=localhost:1", "--parallelism=3"], Reporter(quiet=True))
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_pipeline_engines_beam as t
+if __name__ == "__main__":
+    options = {options!r}
+    with t.BeamEngine(options, t.Reporter(quiet=True)) as engine:
+        engine.write(t.plan(t.Slow({slow!r})), t.sink(Path({folder!r})), "test: sums")
+"""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Task i -> its numbers, after some seconds, and with a warning."""
+
+    secs: float
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        import logging
+
+        logging.warning("noise of a library")
+        print("more noise")
+        time.sleep(self.secs)
+        yield from Count()(row)
+
+
+def program(folder: Path, options: tuple[str, ...], slow: float) -> subprocess.Popen[str]:
+    """A program of its own that writes the plan on Beam; its process group is its own, as a terminal makes it."""
+    script = folder / "program.py"
+    script.write_text(
+        PROGRAM.format(tests=str(Path(__file__).parent), options=options, slow=slow, folder=str(folder / "out"))
+    )
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_a_quiet_run_says_nothing_at_all(tmp_path: Path) -> None:
+    process = program(tmp_path, THREADS, 0.01)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+@TWO_KINDS
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=slow)], ids=["int", "kill"])
+def test_when_the_program_is_stopped_its_workers_end(tmp_path: Path, number: int, options: tuple[str, ...]) -> None:
+    process = program(tmp_path, options, 60)
+    try:
+        until(lambda: any("noise" in log.read_text("utf-8", "replace") for log in logs_of(process)))
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= (1 if not options else 3)
+        process.send_signal(number)
+        process.wait(20)
+        until(lambda: not any(member.is_running() and member.status() != "zombie" for member in family))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def logs_of(process: subprocess.Popen[str]) -> list[Path]:
+    """The files that the children of a process have as their stderr."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error, OSError):
+            found.append(Path(f"/proc/{child.pid}/fd/2").readlink())
+    return [path for path in found if path.suffix == ".log"]
+
+
+def until(true) -> None:
+    ends = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def built(folder: Path, tree: Path, engine) -> dict[str, str]:
+    """Build the tree's shards; the digests of what every engine must make alike."""
+    configured = builds.config(
+        folder / "config.yaml", folder / "out", [{"name": "tree", "path": str(tree), "kind": "tree"}]
+    )
+    with engine:
+        build(load_config(str(configured), ()), engine, Reporter(quiet=True))
+    return {name: digest for name, digest in builds.digests(folder / "out").items() if name != "report.html"}
+
+
+@pytest.fixture(scope="module")
+def tree(standard_library: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return builds.corpus(tmp_path_factory.mktemp("tree"), standard_library[:40], copies=10)
+
+
+@pytest.fixture(scope="module")
+def local_build(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return built(tmp_path_factory.mktemp("local"), tree, LocalEngine(1, Reporter(quiet=True)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--direct_num_workers=3",), id="in_memory_3"),
+        pytest.param((), id="in_memory", marks=slow),
+        pytest.param(THREADS, id="multi_threading", marks=slow),
+        pytest.param(PROCESSES, id="multi_processing", marks=slow),
+    ],
+)
+def test_a_build_has_the_local_engine_s_bytes(
+    tmp_path: Path, tree: Path, options: tuple[str, ...], local_build: dict[str, str]
+) -> None:
+    assert len(local_build) > 5
+    assert built(tmp_path, tree, BeamEngine(options, Reporter(quiet=True))) == local_build
+
+
+@slow
+def test_a_build_on_a_job_service_has_the_local_engine_s_bytes(
+    tmp_path: Path, tree: Path, local_build: dict[str, str]
+) -> None:
+    with portable(tmp_path) as options:
+        assert built(tmp_path, tree, BeamEngine(options, Reporter(quiet=True))) == local_build
+
+
+@slow
+def test_a_build_goes_on_when_a_worker_process_is_killed(
+    tmp_path: Path, tree: Path, local_build: dict[str, str]
+) -> None:
+    """One is killed from outside as soon as it works on the documents."""
+    import threading
+
+    killed = []
+
+    def kill() -> None:
+        def workers() -> list[psutil.Process]:
+            family = psutil.Process().children(recursive=True)
+            return [p for p in family if any("sdk_worker_main" in part for part in cmdline(p))]
+
+        until(lambda: (tmp_path / "out" / "stages" / "ingest" / "manifest.json").exists() and workers())
+        killed.extend(workers()[-1:])
+        killed[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    reporter = Lines()
+    assert built(tmp_path, tree, BeamEngine(PROCESSES, reporter)) == local_build
+    killer.join()
+    assert len(killed) == 1
+    assert len(reporter.lines) == 1
