@@ -25,7 +25,7 @@ from codemill.errors import ConfigError, RunError
 # has a hundred retries for the whole life of a client, and then none.)
 _ATTEMPTS = 11
 _GS_RETRY = datetime.timedelta(seconds=60)  # its own default waits a quarter of an hour
-_CHUNK_BYTES = 8 << 20
+_CHUNK_BYTES = 32 << 20  # three parts of an upload
 
 
 def is_url(path: str) -> bool:
@@ -167,9 +167,14 @@ class RemotePath:
         """Put a local file here; it appears whole or not at all."""
         with reached(self):
             system, path = filesystem(self.url)
-            with file.open("rb") as source, system.open_output_stream(path) as target:
-                while chunk := source.read(_CHUNK_BYTES):
-                    target.write(chunk)
+            try:
+                with file.open("rb") as source, system.open_output_stream(path) as target:
+                    while chunk := source.read(_CHUNK_BYTES):
+                        target.write(chunk)
+                        target.flush()  # waits for the upload, which otherwise keeps all that was written in memory
+            except KeyboardInterrupt:  # a stream that is closed leaves what it got so far
+                self.unlink(missing_ok=True)
+                raise
         if self.size_bytes() != file.stat().st_size:
             raise RunError(f"{self}: the store does not hold what was written; run the same command again")
 
