@@ -21,8 +21,8 @@ from codemill.pipeline.contamination import load_benchmarks
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.earlier import SIGNATURES, open_earlier
 from codemill.pipeline.engines.base import Engine
-from codemill.pipeline.files import TEMPORARY_PREFIX, atomic_file, clear_folder, readable_os_errors
-from codemill.pipeline.manifest import NAME, make_manifest, read_manifest, write_manifest
+from codemill.pipeline.files import atomic_file, clear_folder, readable_os_errors, remove_leftovers
+from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, make_manifest, read_manifest, write_manifest
 from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached
 from codemill.pipeline.progress import Reporter
 from codemill.pipeline.report import render_report
@@ -38,7 +38,7 @@ from codemill.pipeline.stages.tokens import run_tokens
 from codemill.tokenize.model import TokenizerModel
 
 _MARK = ".codemill"  # says that the folder is a build's, and locks it; without it no folder is touched
-_OUTPUTS = ("stages", "shards", "documents", "dropped", SIGNATURES, "report.html", "tokenizer.model")
+_OUTPUTS = (REMOVAL, "stages", "shards", "documents", "dropped", SIGNATURES, "report.html", "tokenizer.model")
 
 
 def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: bool = False) -> dict[str, Any]:
@@ -47,14 +47,15 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
     Raises ConfigError, DataError or RunError.
     """
     out = output_folder(config)
-    with _alone_in(out):
+    with alone_in(out):
+        if not fresh:
+            _require_nothing_removed(out)
+            clear_folder(out / REMOVAL)
         (out / NAME).unlink(missing_ok=True)  # from here on the folder is not a dataset, until the build ends
         for name in _OUTPUTS if fresh else _unwanted(config):
             clear_folder(out / name)
             (out / name).unlink(missing_ok=True)
-        if isinstance(out, Path):  # nothing is half written on an object store
-            for leftover in out.rglob(f"{TEMPORARY_PREFIX}*"):
-                leftover.unlink()
+        remove_leftovers(out)
         context = Context(config, out, engine, reporter)
         records, model = _run_stages(context)
         manifest = make_manifest(context, records, model)
@@ -63,6 +64,19 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
         if not config.output.keep_stages:
             clear_folder(out / "stages")
     return read_manifest(out)
+
+
+def _require_nothing_removed(out: Place) -> None:
+    """Raises RunError where a build would bring back what `codemill remove` took out of the folder."""
+    try:
+        removed = bool(read_manifest(out).get("removals"))
+    except DataError:  # there is none, or it is damaged
+        removed = (out / JOURNAL).exists()
+    if removed:
+        raise RunError(
+            f"{out}: documents were removed from this dataset (`codemill remove`), and a build would bring them back: "
+            "name their repositories in filter.opt_out and build with --fresh, or give another output.path"
+        )
 
 
 def _unwanted(config: BuildConfig) -> list[str]:
@@ -112,7 +126,7 @@ def _remote_names(out: RemotePath) -> list[str]:
 
 
 @contextmanager
-def _alone_in(out: Place) -> Iterator[None]:
+def alone_in(out: Place) -> Iterator[None]:
     """Hold a local folder against a second build; the lock ends with the process, however it ends.
 
     An object store has no such lock: there the mark only says whose the folder is, and that it may be written.
@@ -129,7 +143,7 @@ def _alone_in(out: Place) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(
-                f"{out}: another build is at work in this folder; wait for it or give another folder"
+                f"{out}: another build or removal is at work in this folder; wait for it or give another folder"
             ) from None
         yield
 

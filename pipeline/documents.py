@@ -62,6 +62,8 @@ def kind_of(schema: pa.Schema) -> str:
     return kind.decode()
 
 
+REMOVE = "remove"  # no stage of a build: what `codemill remove` did to the finished one
+
 # stage -> reason -> what it means. The order is the order of the funnel; docs/FORMATS.md carries the same table.
 REASONS: dict[str, dict[str, str]] = {
     "ingest": {
@@ -90,8 +92,9 @@ REASONS: dict[str, dict[str, str]] = {
     "decontaminate": {"contaminated": "it shares an n-gram with a benchmark; `detail` names benchmark, task and text"},
     "near": {"near_duplicate": "true Jaccard similarity to its survivor at or above `dedup.near.threshold`"},
     "mixture": {"over_budget": "the mixture's budget was met without it"},
+    REMOVE: {"opted_out": "`codemill remove` took it out of the finished build; `detail` says what asked for it"},
 }
-STAGE_OF_REASON = {reason: stage for stage, reasons in REASONS.items() for reason in reasons}
+STAGE_OF_REASON = {reason: stage for stage, reasons in REASONS.items() if stage != REMOVE for reason in reasons}
 
 
 def dropped_rows(
@@ -100,14 +103,18 @@ def dropped_rows(
     detail: pa.Array | str | None = None,
     survivor_id: pa.Array | None = None,
     similarity: np.ndarray | None = None,
+    stage: str | None = None,
 ) -> pa.RecordBatch:
-    """Rows of `dropped` for all rows of `documents`, for one reason of REASONS (KeyError for another)."""
+    """Rows of `dropped` for all rows of `documents`, for one reason of REASONS (KeyError for another).
+
+    stage: null = the build's own stage that has this reason.
+    """
     n = len(documents)
     if detail is None or isinstance(detail, str):
         detail = pa.repeat(pa.scalar(detail, pa.string()), n)
     columns = {
         **{name: documents.column(name) for name in ("id", "source", "repo", "path", "language", "size_bytes")},
-        "stage": pa.repeat(pa.scalar(STAGE_OF_REASON[reason]), n),
+        "stage": pa.repeat(pa.scalar(stage or STAGE_OF_REASON[reason]), n),
         "reason": pa.repeat(pa.scalar(reason), n),
         "detail": detail,
         "survivor_id": pa.nulls(n, pa.string()) if survivor_id is None else survivor_id,

@@ -17,7 +17,7 @@ from codemill.pipeline.terminal import visible
 MOST_ROWS = 20  # files of one name that are explained
 _MOST_PLACES = 10
 _PLACE = ["id", "source", "repo", "path", "language", "size_bytes"]
-_ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
+DOCUMENT_ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
 
 
 def explain(out: Place, path_or_id: str) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def explain(out: Place, path_or_id: str) -> list[dict[str, Any]]:
     dataset = Dataset(out)
     matches = _exact(path_or_id)
     found = _find(dataset, matches)
-    if not found and not _ID.fullmatch(path_or_id):
+    if not found and not DOCUMENT_ID.fullmatch(path_or_id):
         found = _find(dataset, pc.ends_with(pc.field("path"), "/" + path_or_id.lstrip("/")))
     if not found:
         raise DataError(
@@ -41,7 +41,7 @@ def explain(out: Place, path_or_id: str) -> list[dict[str, Any]]:
 
 
 def _exact(path_or_id: str) -> pc.Expression:
-    return pc.field("id" if _ID.fullmatch(path_or_id) else "path") == path_or_id
+    return pc.field("id" if DOCUMENT_ID.fullmatch(path_or_id) else "path") == path_or_id
 
 
 def _find(dataset: Dataset, matches: pc.Expression) -> list[dict[str, Any]]:

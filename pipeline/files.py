@@ -193,6 +193,13 @@ def clear_folder(folder: Place) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_leftovers(out: Place) -> None:
+    """Remove what killed writers left in a folder of ours; nothing is half written on an object store."""
+    if isinstance(out, Path):
+        for leftover in out.rglob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink()
+
+
 class TableWriter:
     """Writes record batches of one kind to one file: `lz4` or `plain` Arrow IPC, `shard` (plain, aligned), or
     `parquet`."""

@@ -91,10 +91,10 @@ class _Batch:
         return np.array([general, *(general if value is None else value for value in overrides)])[self.override]
 
 
-def load_opt_out(path: str) -> frozenset[str]:
-    """The repositories in a text file or URL: one a line, in lower case; `#` starts a comment.
+def load_opt_out(path: str, asked_by: str = "filter.opt_out") -> frozenset[str]:
+    """The repositories (or document ids) in a text file or URL: one a line, in lower case; `#` starts a comment.
 
-    Raises ConfigError where it cannot be read.
+    asked_by: the key or option that names the file. Raises ConfigError where it cannot be read.
     """
     url = path if is_url(path) and not path.startswith("file://") else local_path(path)
     try:
@@ -102,7 +102,7 @@ def load_opt_out(path: str) -> frozenset[str]:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"filter.opt_out: {path} cannot be read as UTF-8 text ({error}); name a readable file"
+            f"{asked_by}: {path} cannot be read as UTF-8 text ({error}); name a readable file"
         ) from None
     names = (line.partition("#")[0].strip().lower() for line in text.splitlines())
     return frozenset(name for name in names if name)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import codemill
 from codemill.errors import DataError
 from codemill.pipeline.config import section_hash
-from codemill.pipeline.documents import REASONS
+from codemill.pipeline.documents import REASONS, REMOVE
 from codemill.pipeline.files import Receipt, read_json, write_json
 from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import Context, Record, part_path, read_table, view_part
@@ -22,6 +22,8 @@ from codemill.tokenize.model import TokenizerModel
 FORMAT = "codemill-dataset"
 FORMAT_VERSION = 1
 NAME = "manifest.json"
+REMOVAL = "removal"  # where `codemill remove` keeps what it needs to go on after a kill
+JOURNAL = f"{REMOVAL}/journal.json"
 
 
 def seal(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +44,11 @@ def read_manifest(out: Place) -> dict[str, Any]:
     if not out.is_dir():
         raise DataError(f"{out}: there is no such folder; give the output folder of a build")
     if not (out / NAME).exists():
+        if (out / JOURNAL).exists():
+            raise DataError(
+                f"{out}: a removal of documents did not end, so it is not a dataset; run `codemill remove {out}`, "
+                "which completes it"
+            )
         raise DataError(
             f"{out}: has no {NAME}, so it is not a dataset (a build that did not end?); run `codemill build` again"
         )
@@ -84,6 +91,7 @@ def make_manifest(context: Context, records: dict[str, Record], model: Tokenizer
         "mixture": None,
         "packing": None,
         "shards": [],
+        "removals": [],
         "files": _files(records["finish"].files),
     }
     if model is not None:
@@ -126,6 +134,8 @@ def _funnel(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     documents, size = sum(row["documents"] for row in counts), sum(row["bytes"] or 0 for row in counts)
     funnel = []
     for stage, reasons in REASONS.items():
+        if stage == REMOVE:
+            continue
         dropped: dict[str, dict[str, int]] = {}
         for reason in reasons:
             rows = [row for row in counts if row["stage"] == stage and row["reason"] == reason]
@@ -199,24 +209,25 @@ def _tokenized(context: Context, records: dict[str, Record], model: TokenizerMod
         "packing": {
             "sequence_length": length,
             "packing": context.config.sequence.packing,
-            **{name: sum(shard[name] for shard in shards) for name in ("sequences", "tokens", "padding_tokens")},
-            **_segment_counts([context.out / str(shard["file"]) for shard in shards]),
+            **packing_counts(context.out, shards),
         },
         "shards": shards,
         "files": [*_files(records["finish"].files), model_file],
     }
 
 
-def _segment_counts(shards: list[Place]) -> dict[str, Any]:
-    """What the segments are: documents (an epoch each), how many of them are cut, how many got which FIM."""
+def packing_counts(out: Place, shards: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums over the shards, and what their segments are: documents (an epoch each), how many of them are cut, how
+    many got which FIM. shards: their entries in the manifest."""
+    sums = {name: sum(shard[name] for shard in shards) for name in ("sequences", "tokens", "padding_tokens")}
     parts, kinds = np.zeros(2, np.int64), np.zeros(3, np.int64)
     segments = 0
     for shard in shards:
-        for batch in view_part(shard, ["segment_parts", "segment_fim"]):
+        for batch in view_part(out / shard["file"], ["segment_parts", "segment_fim"]):
             numbers = batch.column("segment_parts").flatten().to_numpy()
             segments += len(numbers)
             parts += [(numbers == 0).sum(), (numbers == 1).sum()]
             kinds += np.bincount(batch.column("segment_fim").flatten().to_numpy(), minlength=3)
     whole, cut = parts.tolist()
     fim = dict(zip(("none", "psm", "spm"), kinds.tolist(), strict=True))
-    return {"documents": whole + cut, "cut_documents": cut, "segments": segments, "fim": fim}
+    return {**sums, "documents": whole + cut, "cut_documents": cut, "segments": segments, "fim": fim}

@@ -38,6 +38,7 @@ _STAGES = {
     "decontaminate": "nothing from benchmarks",
     "near": "no near-copies",
     "mixture": "what the token budget takes",
+    "remove": "opted out of the finished build",
 }
 
 
@@ -145,7 +146,8 @@ def _overview(manifest: dict[str, Any], kept_rows: Kept | None, dropped_rows: Dr
 def _bytes_per_token(manifest: dict[str, Any]) -> float | None:
     """Of what came to the mixture, BOS and EOS counted; None where nothing was tokenized."""
     available = sum(group["available"] for group in (manifest["mixture"] or {"groups": []})["groups"])
-    return manifest["funnel"][-1]["bytes_in"] / available if available else None
+    [came] = [step["bytes_in"] for step in manifest["funnel"] if step["stage"] == "mixture"]
+    return came / available if available else None
 
 
 def _tile(name: str, figure: str, of: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from codemill.errors import DataError
 from codemill.hashing import id_words
 from codemill.pipeline.config import NearDedup
 from codemill.pipeline.dataset import Dataset
-from codemill.pipeline.documents import REASONS, schema_of
+from codemill.pipeline.documents import REASONS, REMOVE, schema_of
 from codemill.pipeline.earlier import SIGNATURES, still_there
 from codemill.pipeline.engines.base import Engine, Exchanged, Mapped, Rows, Sink, hash_partition
 from codemill.pipeline.files import sha256_of
@@ -133,6 +133,10 @@ def _check_counts(dataset: Dataset, dropped: pa.Table, kept: pa.Array | None, ve
         return
     if len(kept) != left:
         verdict.problems.append(f"documents/: holds {len(kept)} documents, manifest.json says {left}")
+    removed = dropped.filter(pc.equal(dropped.column("stage"), REMOVE)).column("id")
+    back = pc.sum(pc.is_in(removed, value_set=kept.cast(removed.type))).as_py()
+    if back:
+        verdict.problems.append(f"documents/: {back} documents that were removed are there again")
     if pc.count_distinct(kept).as_py() != len(kept):
         verdict.problems.append("documents/: an id stands there twice")
 
@@ -158,8 +162,8 @@ def _check_survivors(dataset: Dataset, fates: _Fates, verdict: Verdict) -> None:
         verdict.proved.append(f"survivors were not looked up: {', '.join(gone)} changed or went away since")
         return
     elders = [ids.cast(fates.kept.type) for build in earlier for ids in build.ids().chunks]
-    ours = fates.dropped.column("reason")
-    for rows, later in ((near, ["over_budget"]), (duplicates, ["over_budget", "near_duplicate", "contaminated"])):
+    ours = fates.dropped.column("stage")
+    for rows, later in ((near, ["mixture", REMOVE]), (duplicates, ["decontaminate", "near", "mixture", REMOVE])):
         dropped_later = fates.dropped.filter(pc.is_in(ours, value_set=pa.array(later))).column("id").combine_chunks()
         alive = pa.concat_arrays([fates.kept, dropped_later.cast(fates.kept.type), *elders])
         missing = rows.filter(pc.invert(pc.is_in(rows.column("survivor_id"), value_set=alive)))

@@ -163,6 +163,41 @@ def verify(out: Place, workers: int | None, as_json: bool, quiet: bool) -> None:
 
 @cli.command()
 @_out
+@click.argument("ids_or_paths", nargs=-1, metavar="[ID_OR_PATH]...")
+@click.option("--ids", "ids_file", metavar="FILE", help="A text file of document ids, one a line.")
+@click.option("--repos", "repos_file", metavar="FILE", help="A text file of repositories, one a line.")
+@click.option("--dry-run", is_flag=True, help="Only show what would go.")
+@_workers
+@_as_json
+@_quiet
+def remove(
+    out: Place,
+    ids_or_paths: tuple[str, ...],
+    ids_file: str | None,
+    repos_file: str | None,
+    dry_run: bool,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Remove documents (opt-outs) from the dataset in OUT; only the files that hold them are written anew.
+
+    A path is as the dataset has it, or `source:repo/path`. A removal that was stopped goes on when it is called again;
+    `codemill remove OUT` alone completes it. A later `codemill build` in OUT is refused, because it would bring the
+    documents back: name their repositories in filter.opt_out, and build with --fresh.
+    """
+    from codemill.pipeline.removal import as_text
+    from codemill.pipeline.removal import remove as run
+    from codemill.pipeline.removal_request import read_request
+
+    request = read_request(ids_or_paths, ids_file, repos_file)
+    with _engine("local", workers, quiet) as (engine, _):
+        told = run(out, request, engine, dry_run=dry_run)
+    _print(told if as_json else as_text(told, dry_run=dry_run), as_json)
+
+
+@cli.command()
+@_out
 @click.option(
     "--sequence",
     type=click.IntRange(min=0),

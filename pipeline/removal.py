@@ -1,0 +1,340 @@
+"""`codemill remove`: documents taken out of a finished dataset, and only the files rewritten that hold them.
+
+Flows in: a dataset's folder and what is to go. Flows out: the same dataset without it: its segments out of the shards,
+its rows out of documents/ and signatures/, a row for each in dropped/, the counts of the manifest, and a record in the
+manifest's `removals`. Files that hold nothing of it are not touched.
+
+First all is found, by reading only. Then OUT/removal gets what goes and the journal: the new manifest but for what the
+rewritten files will be. From the moment that the old manifest is removed until the new one is written, the folder is
+no dataset, and the journal is what a second call goes on from. A journal beside a manifest means nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codemill.errors import ConfigError, DataError
+from codemill.pipeline.build import alone_in, write_report
+from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.documents import REMOVE, provenance
+from codemill.pipeline.engines.base import Engine, MapFunction, Mapped, Rows, Sink
+from codemill.pipeline.files import TableWriter, atomic_file, clear_folder, read_json, remove_leftovers, write_json
+from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, packing_counts, read_manifest, seal
+from codemill.pipeline.places import Place
+from codemill.pipeline.removal_files import REWRITTEN, Rewrite
+from codemill.pipeline.removal_request import GONE, HELD, PLACE, FindDocuments, FindSegments, Request
+from codemill.pipeline.stages.frame import part_path, read_table
+from codemill.pipeline.stages.mixture import group_numbers
+from codemill.pipeline.terminal import visible
+from codemill.tokenize.packing import BOS_EOS
+
+_GONE = "gone.arrow"
+_SHOWN = 20  # documents, in text for a person; names in a message
+
+
+def remove(out: Place, request: Request, engine: Engine, *, dry_run: bool = False) -> dict[str, Any]:
+    """Take what is asked for out of the dataset in OUT; first complete a removal that did not end.
+
+    Returns `completed`, the record of that one, or null; `removed`, the record of this one (in a dry run: of what it
+    would be), or null where nothing is left to remove; `documents`: id, source, repo, path and detail of what goes;
+    `already_out`: files that are asked for and are no documents; `same_text_stays`: documents with the text of such a
+    file. Raises ConfigError where nothing is asked for, DataError where a name is unknown or means several documents,
+    before anything is changed.
+    """
+    if dry_run:
+        return _told(_plan(Dataset(out), request, engine), None)
+    if not (out / JOURNAL).exists():
+        read_manifest(out)  # before the lock, which leaves its mark in any folder
+    with alone_in(out):
+        completed = _complete(out, engine)["removals"][-1] if not (out / NAME).exists() else None
+        if not any(map(len, request)):
+            if completed is None:
+                raise ConfigError("nothing is asked for: give ids or paths, --ids FILE or --repos FILE")
+            return _told(None, completed)
+        plan = _plan(Dataset(out), request, engine)
+        if len(plan.gone):
+            _begin(out, plan)
+            return _told(plan._replace(manifest=_complete(out, engine)), completed)
+        if plan.already_out:
+            _forget_texts(Dataset(out))
+    return _told(plan, completed)
+
+
+def _told(plan: Plan | None, completed: dict[str, Any] | None) -> dict[str, Any]:
+    if plan is None:
+        return {"completed": completed, "removed": None, "documents": [], "already_out": 0, "same_text_stays": 0}
+    return {
+        "completed": completed,
+        "removed": plan.manifest["removals"][-1] if len(plan.gone) else None,
+        "documents": plan.gone.select(["id", "source", "repo", "path", "detail"]).to_pylist(),
+        "already_out": plan.already_out,
+        "same_text_stays": plan.same_text_stays,
+    }
+
+
+def as_text(told: dict[str, Any], *, dry_run: bool) -> str:
+    """What `remove` returned, for a person."""
+    lines = [f"completed a removal that did not end: {_counts(told['completed'])}"] if told["completed"] else []
+    record = told["removed"]
+    if record:
+        lines.append(f"{'would remove' if dry_run else 'removed'} {_counts(record)}")
+        lines += _listed(told["documents"]) if dry_run else []
+        lines.append("stages/ goes too, because it holds texts; what the tokenizer learned from them is not undone")
+        if record["duplicates_still_dropped"]:
+            lines.append(
+                f"{record['duplicates_still_dropped']:,} files that were dropped as their duplicates stay dropped; "
+                "only a build from the sources, with the removed ones left out, could keep some of them"
+            )
+    elif not told["completed"]:
+        lines.append("nothing to remove: no document of the dataset is asked for")
+    if told["already_out"]:
+        lines.append(f"{told['already_out']:,} files that are asked for had been dropped by the build")
+    if told["same_text_stays"]:
+        lines.append(
+            f"{told['same_text_stays']:,} documents that came from elsewhere have the text of such a file, and stay; "
+            "`codemill explain` gives their ids"
+        )
+    return visible("\n".join(lines))
+
+
+def _counts(record: dict[str, Any]) -> str:
+    return (
+        f"{record['documents']:,} documents ({record['bytes']:,} bytes, {record['tokens']:,} tokens) "
+        f"from {len(record['shards']):,} shards"
+    )
+
+
+def _listed(documents: list[dict[str, Any]]) -> list[str]:
+    shown = [f"  {d['id']} {d['source']}:{d['repo'] or ''}/{d['path']}, {d['detail']}" for d in documents[:_SHOWN]]
+    return [*shown, f"  and {len(documents) - _SHOWN:,} more"] if len(documents) > _SHOWN else shown
+
+
+class Plan(NamedTuple):
+    """What a removal will do."""
+
+    gone: pa.Table  # removal_request.GONE
+    manifest: dict[str, Any]  # the new one, but for what the rewritten files will be
+    rewrite: list[str]  # files
+    already_out: int
+    same_text_stays: int
+
+
+def _plan(dataset: Dataset, request: Request, engine: Engine) -> Plan:
+    if dataset.documents() is None:
+        raise DataError(
+            f"{dataset.path}: was built with output.documents: false, so it does not tell which document is which; "
+            "name the repositories in filter.opt_out and build again"
+        )
+    find = FindDocuments(request, dataset.tokenizer())
+    gone = pa.concat_tables(_gather(engine, dataset, "documents/", find, GONE))
+    _require_one_each(request, gone)
+    traces = _traces(dataset, request, gone)
+    held = _gather(engine, dataset, "shards/", FindSegments(gone.column("id").combine_chunks()), HELD)
+    shards = [entry for entry, table in zip(dataset.manifest["shards"], held, strict=True) if len(table)]
+    tokens = [pc.sum(table.column("tokens")).as_py() for table in held if len(table)]
+    parts = set(gone.column("part").to_pylist())
+    files = [e["file"] for e in dataset.manifest["files"] if _part_of(e["file"]) in parts]
+    manifest = copy.deepcopy(dataset.manifest)
+    _count_out(manifest, gone, held)
+    if len(gone):
+        record = {
+            "requested": {name: len(values) for name, values in request._asdict().items()},
+            "documents": len(gone),
+            "bytes": pc.sum(gone.column("size_bytes")).as_py(),
+            "tokens": sum(tokens),
+            "duplicates_still_dropped": traces.duplicates,
+            "shards": [
+                {"file": entry["file"], "tokens": count, "old_sha256": entry["sha256"], "new_sha256": None}
+                for entry, count in zip(shards, tokens, strict=True)
+            ],
+        }
+        manifest["removals"] = [*manifest.get("removals", []), record]
+    return Plan(gone, manifest, [*(e["file"] for e in shards), *files], traces.already_out, traces.same_text_stays)
+
+
+def _part_of(file: str) -> str:
+    """`part-00003` of `documents/part-00003.parquet`; the parts of one name hold one range of ids."""
+    return file.rpartition("/")[2].partition(".")[0]
+
+
+def _gather(engine: Engine, dataset: Dataset, folder: str, function: MapFunction, schema: pa.Schema) -> list[pa.Table]:
+    """What a function of a file's path finds in each file of a folder of the dataset."""
+    listed = [*dataset.manifest["shards"], *dataset.manifest["files"]]
+    entries = [entry for entry in listed if entry["file"].startswith(folder)]
+    paths = pa.array([str(dataset.path / entry["file"]) for entry in entries], pa.string())
+    sizes = pa.array([entry["bytes"] for entry in entries], pa.int64())
+    kind = schema.metadata[b"kind"].decode()
+    with tempfile.TemporaryDirectory(prefix="codemill-remove-") as temporary:
+        sink = Sink(Path(temporary), Path(temporary) / "state", "find", {kind: schema})
+        rows = Rows(pa.table({"path": paths, "size_bytes": sizes}))
+        engine.write(Mapped(rows, function), sink, f"remove: looking in {folder}")
+        return [read_table(part_path(Path(temporary), kind, number)) for number in range(len(entries))]
+
+
+def _require_one_each(request: Request, gone: pa.Table) -> None:
+    """Raises DataError for a path that several documents have."""
+    named = gone.filter(pc.is_in(gone.column("path"), value_set=request.paths))
+    for row in named.column("path").value_counts().to_pylist():
+        if row["counts"] > 1:
+            same = named.filter(pc.equal(named.column("path"), row["values"])).slice(0, _SHOWN)
+            places = ", ".join(f"{name} ({place})" for name, place in zip(_names(same), provenance(same), strict=True))
+            raise DataError(
+                f"{row['values']!r}: {row['counts']} documents have this path: {places}; "
+                "give ids, or `source:repo/path`"
+            )
+
+
+def _names(table: pa.Table) -> list[str]:
+    return table.column("id").to_pylist()
+
+
+class _Traces(NamedTuple):
+    """What dropped/ holds of a request."""
+
+    duplicates: int  # of documents that go
+    already_out: int  # files that are asked for; what an earlier removal took is not counted
+    same_text_stays: int
+
+
+def _traces(dataset: Dataset, request: Request, gone: pa.Table) -> _Traces:
+    """Look through dropped/. Raises DataError for ids and paths that no file has that came in."""
+    ids = gone.column("id").combine_chunks()
+    seen_ids, seen_paths = request.seen(gone)
+    duplicates = already_out = 0
+    texts: list[pa.Array] = []
+    for batch in dataset.dropped().to_batches(columns=[*PLACE, "stage", "reason", "survivor_id"]):
+        table = pa.Table.from_batches([batch])
+        duplicates += pc.sum(pc.is_in(table.column("survivor_id"), value_set=ids)).as_py() or 0
+        more_ids, more_paths = request.seen(table)
+        seen_ids, seen_paths = seen_ids | more_ids, seen_paths | more_paths
+        asked = pc.and_(pc.is_valid(request.reasons(table)), pc.not_equal(table.column("stage"), REMOVE))
+        asked = pc.and_(asked, pc.invert(pc.is_in(table.column("id"), value_set=ids)))
+        already_out += pc.sum(asked).as_py() or 0
+        texts.append(table.filter(asked).column("id").drop_null().combine_chunks())
+    _require_known([*request.ids.filter(pa.array(~seen_ids)), *request.paths.filter(pa.array(~seen_paths))])
+    documents = dataset.documents()
+    wanted = pa.chunked_array(texts, pa.string()).unique()
+    stays = documents.count_rows(filter=pc.field("id").isin(wanted)) if documents is not None and len(wanted) else 0
+    return _Traces(duplicates, already_out, stays)
+
+
+def _require_known(unknown: list[pa.Scalar]) -> None:
+    if unknown:
+        named = ", ".join(repr(name.as_py()) for name in unknown[:_SHOWN])
+        raise DataError(
+            f"{len(unknown)} of the ids and paths belong to no file that came in: {named}"
+            f"{', ...' if len(unknown) > _SHOWN else ''}; give 32 hex digits, or a path as the dataset has it "
+            "(nothing was changed)"
+        )
+
+
+def _count_out(manifest: dict[str, Any], gone: pa.Table, held: list[pa.Table]) -> None:
+    """Take documents out of the counts of a manifest."""
+    if not len(gone):
+        return
+    size = pc.sum(gone.column("size_bytes")).as_py()
+    last = manifest["funnel"][-1]
+    if last["stage"] != REMOVE:
+        left = {"documents_in": last["documents_out"], "bytes_in": last["bytes_out"]}
+        reasons = {"opted_out": {"documents": 0, "bytes": 0}}
+        last = {"stage": REMOVE, **left, "documents_out": left["documents_in"], "bytes_out": left["bytes_in"]}
+        manifest["funnel"].append({**last, "reasons": reasons})
+        last = manifest["funnel"][-1]
+    last["documents_out"] -= len(gone)
+    last["bytes_out"] -= size
+    last["reasons"]["opted_out"]["documents"] += len(gone)
+    last["reasons"]["opted_out"]["bytes"] += size
+    epochs = _epochs(gone, held)
+    tokens = gone.column("tokens").to_numpy() * epochs
+    for key, column in (("languages", "language"), ("sources", "source")):
+        table = pa.table({"name": gone.column(column), "bytes": gone.column("size_bytes"), "tokens": tokens})
+        groups = table.group_by("name", use_threads=False)
+        counts = [("bytes", "count"), ("bytes", "sum"), ("tokens", "sum")]
+        for name, documents, size_bytes, taken in zip(*(c.to_pylist() for c in groups.aggregate(counts)), strict=True):
+            entry = manifest[key][name or "unknown"]
+            entry["documents"] -= documents
+            entry["bytes"] -= size_bytes
+            entry["tokens"] -= taken
+    if manifest["tokenizer"]:
+        manifest["tokenizer"]["lossy_characters"] -= pc.sum(gone.column("lossy")).as_py()
+        _count_out_of_mixture(manifest["mixture"], gone, tokens + BOS_EOS * epochs)
+
+
+def _count_out_of_mixture(mixture: dict[str, Any], gone: pa.Table, taken: np.ndarray) -> None:
+    """taken: int64[n], the tokens that each document gave."""
+    groups = mixture["groups"]
+    numbers = group_numbers([(group["source"], group["language"]) for group in groups], gone)
+    sums = np.zeros(len(groups), np.int64)
+    np.add.at(sums, numbers, taken)
+    for group, count in zip(groups, sums.tolist(), strict=True):
+        group["taken"] -= count
+    mixture["tokens"] -= int(sums.sum())
+
+
+def _epochs(gone: pa.Table, held: list[pa.Table]) -> np.ndarray:
+    """int64[n]: how many epochs of each document are in the shards; 0 where there are no shards."""
+    groups = pa.concat_tables([HELD.empty_table(), *held]).group_by("id", use_threads=False)
+    sums = groups.aggregate([("epochs", "sum")])
+    place = pc.index_in(gone.column("id"), value_set=sums.column("id").combine_chunks())
+    return sums.column("epochs_sum").take(place).fill_null(0).to_numpy()
+
+
+def _begin(out: Place, plan: Plan) -> None:
+    """From here on the folder is no dataset, until the removal is completed."""
+    with atomic_file(out / REMOVAL / _GONE) as file:
+        writer = TableWriter(file, GONE, "lz4")
+        for batch in plan.gone.combine_chunks().to_batches():
+            writer.write(batch)
+        writer.close()
+    write_json(out / JOURNAL, {"manifest": plan.manifest, "rewrite": plan.rewrite})
+    (out / NAME).unlink()
+
+
+def _complete(out: Place, engine: Engine) -> dict[str, Any]:
+    """Do what the journal says, from the beginning or from where a killed removal ended; the new manifest."""
+    journal = read_json(out / JOURNAL)
+    manifest = journal["manifest"]
+    remove_leftovers(out)
+    entries = {entry["file"]: entry for entry in (*manifest["files"], *manifest["shards"])}
+    found = _rewrite(out, [entries[name] for name in journal["rewrite"]], manifest, engine)
+    for name, row in found.items():
+        entry = entries[name]
+        entry |= {"bytes": row["bytes"], "sha256": row["sha256"]}
+        if "sequences" in entry:
+            places = row["rows"] * manifest["packing"]["sequence_length"]
+            entry |= {"sequences": row["rows"], "tokens": row["tokens"], "padding_tokens": places - row["tokens"]}
+        else:
+            entry["rows"] = row["rows"]
+    if manifest["packing"]:
+        manifest["packing"] |= packing_counts(out, manifest["shards"])
+    for shard in manifest["removals"][-1]["shards"]:
+        shard["new_sha256"] = entries[shard["file"]]["sha256"]
+    _forget_texts(Dataset(out, manifest))
+    clear_folder(out / REMOVAL)
+    return manifest
+
+
+def _forget_texts(dataset: Dataset) -> None:
+    """Remove the intermediates, which hold the texts of all that came in, and draw the report without them."""
+    clear_folder(dataset.path / "stages")
+    write_report(dataset)
+
+
+def _rewrite(
+    out: Place, entries: list[dict[str, Any]], manifest: dict[str, Any], engine: Engine
+) -> dict[str, dict[str, Any]]:
+    """Write files anew; for each of them its row of REWRITTEN."""
+    folder = out / REMOVAL
+    padding = manifest["special_tokens"]["padding"] if manifest["special_tokens"] else 0
+    table = pa.table({"file": [e["file"] for e in entries], "size_bytes": [e["bytes"] for e in entries]})
+    sink = Sink(folder, folder / "state", seal(manifest)["checksum"], {"rewritten": REWRITTEN})
+    engine.write(Mapped(Rows(table), Rewrite(out, folder / _GONE, padding)), sink, "remove: rewriting")
+    rows = [read_table(part_path(folder, "rewritten", number)).to_pylist()[0] for number in range(len(entries))]
+    return {row["file"]: row for row in rows}

@@ -1,0 +1,108 @@
+"""A dataset's files, written anew without the documents that go.
+
+Flows in: the name of a file, and OUT/removal/gone.arrow. Flows out: the same file without them (dropped/ gets a row for
+each), and a row that says what it holds now. Guarantees: to do it twice leaves the same bytes as to do it once, so a
+removal that was killed may begin anew; the file appears whole or stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from codemill.pipeline.documents import DOCUMENTS, DROPPED, REMOVE, dropped_rows, schema_of, sorted_dropped
+from codemill.pipeline.files import TableWriter, atomic_file
+from codemill.pipeline.places import Place, open_place
+from codemill.pipeline.removal_request import BATCH_ROWS
+from codemill.pipeline.stages.frame import read_table, view_part, view_table
+from codemill.tokenize.removal import without_segments
+
+REWRITTEN = schema_of(
+    "rewritten",
+    [
+        pa.field("file", pa.string()),
+        pa.field("rows", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("sha256", pa.string()),
+        pa.field("tokens", pa.int64()),  # of a shard's segments; 0 for other files
+    ],
+)
+
+
+class _Left(NamedTuple):
+    """What is left of a file."""
+
+    schema: pa.Schema
+    file_format: str
+    batches: Iterator[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A file's name -> what it holds after the removal. gone: a table of `removal_request.GONE`."""
+
+    out: Place
+    gone: Place
+    padding: int
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        name = row.column("file")[0].as_py()
+        left = self._left(self.out / name)
+        tokens = 0
+        with atomic_file(self.out / name) as file:
+            writer = TableWriter(file, left.schema, left.file_format)
+            for batch in left.batches:
+                writer.write(batch)
+                if left.file_format == "shard":
+                    tokens += pc.sum(batch.column("segment_lengths").flatten()).as_py() or 0
+            writer.close()
+        values = [name, writer.rows, file.bytes, file.sha256, tokens]
+        yield pa.RecordBatch.from_arrays([pa.array([value]) for value in values], schema=REWRITTEN)
+
+    def _left(self, path: Place) -> _Left:
+        folder = path.parent.name
+        if folder == "dropped":
+            return _Left(DROPPED, "parquet", _with_rows(path, read_table(self.gone)))
+        ids = read_table(self.gone, ["id"]).column("id").combine_chunks()
+        if folder == "documents":
+            return _Left(DOCUMENTS, "parquet", _documents(path, ids))
+        schema = view_table(path).schema
+        if folder == "shards":
+            return _Left(schema, "shard", _sequences(path, ids, self.padding))
+        return _Left(schema, "plain", (_others(batch, ids) for batch in view_part(path)))
+
+
+def _others(batch: pa.RecordBatch, ids: pa.Array) -> pa.RecordBatch:
+    """The rows of a batch that have none of the ids."""
+    return batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=ids)))
+
+
+def _documents(path: Place, ids: pa.Array) -> Iterator[pa.RecordBatch]:
+    with open_place(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
+            yield _others(batch, ids)
+
+
+def _with_rows(path: Place, gone: pa.Table) -> Iterator[pa.RecordBatch]:
+    """The rows of a part of dropped/, and one for each document that goes from this part."""
+    with open_place(path) as file:
+        dropped = pq.read_table(file)
+    there = dropped.filter(pc.equal(dropped.column("stage"), REMOVE)).column("id").combine_chunks()
+    here = pc.equal(gone.column("part"), path.name.partition(".")[0])
+    new = _others(gone.filter(here).combine_chunks(), there)
+    rows = dropped_rows(new, "opted_out", new.column("detail").combine_chunks(), stage=REMOVE)
+    yield from sorted_dropped(pa.concat_tables([dropped.cast(DROPPED), pa.Table.from_batches([rows])]))
+
+
+def _sequences(path: Place, ids: pa.Array, padding: int) -> Iterator[pa.RecordBatch]:
+    for batch in view_part(path):
+        gone = pc.is_in(batch.column("segment_ids").flatten(), value_set=ids)
+        left = without_segments(batch, np.asarray(gone.to_numpy(zero_copy_only=False), bool), padding)
+        if len(left):  # the first batch of a shard, which is empty, is the writer's own
+            yield left
