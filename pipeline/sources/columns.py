@@ -39,7 +39,7 @@ def check_columns(schema: pa.Schema, columns: Columns) -> None:
             raise DataError(
                 f"it has no column {column!r} (columns.{name}); it has {', '.join(_leaves(schema))}"
             ) from None
-        if name == "text" and not _is_text(kind):
+        if name == "text" and not is_text(kind):
             raise DataError(f"its column {column!r} (columns.text) is of type {kind}; texts are strings or binary")
 
 
@@ -68,7 +68,8 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return names + inner
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds texts: strings or bytes, dictionary-encoded or not."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -110,7 +111,7 @@ def _column(batch: pa.RecordBatch, column: str) -> pa.Array:
     return array
 
 
-def _bytes(array: pa.Array) -> pa.Array:
+def text_bytes(array: pa.Array) -> pa.Array:
     """A text column as large_binary. Offsets are checked, since a file may hold any; UTF-8 is not."""
     if pa.types.is_string(array.type):
         array = array.cast(pa.binary())
@@ -128,8 +129,8 @@ def _strings(array: pa.Array) -> pa.Array:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         array.validate(full=True)
         texts = pc.binary_join(array.cast(pa.list_(pa.string())), " OR ")
-    elif _is_text(kind):
-        texts = _decoded(_bytes(array))
+    elif is_text(kind):
+        texts = _decoded(text_bytes(array))
     elif pa.types.is_nested(kind):
         texts = _json(array)
     else:
@@ -170,7 +171,7 @@ def as_json(value: Any) -> str:
 
 
 _READ: dict[str, Callable[[pa.Array], pa.Array]] = {
-    "text": _bytes,
+    "text": text_bytes,
     "path": _strings,
     "repo": _strings,
     "language": lambda array: pc.utf8_lower(_strings(array)),

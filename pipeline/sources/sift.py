@@ -47,7 +47,7 @@ def sift(raw: pa.RecordBatch, source: Source, max_size_bytes: int) -> Iterator[p
         ("null_text", lambda text: text.is_null()),
         ("too_large", lambda text: pc.greater(pc.binary_length(text), max_size_bytes)),
         ("binary", _has_nul),
-        ("not_utf8", lambda text: pa.array(~_valid_utf8(text))),
+        ("not_utf8", lambda text: pa.array(~valid_utf8(text))),
     ):
         mask = find(raw.column("text")).to_numpy(zero_copy_only=False)
         if mask.any():
@@ -100,7 +100,7 @@ def _has_nul(texts: pa.Array) -> pa.Array:
     return pa.array(found)
 
 
-def _valid_utf8(texts: pa.Array) -> np.ndarray:
+def valid_utf8(texts: pa.Array) -> np.ndarray:
     """bool[n]: which texts are valid UTF-8, by Arrow's own check, halving what does not pass."""
     try:
         texts.cast(pa.large_string())
@@ -108,7 +108,7 @@ def _valid_utf8(texts: pa.Array) -> np.ndarray:
         if len(texts) == 1:
             return np.zeros(1, bool)
         half = len(texts) // 2
-        return np.concatenate([_valid_utf8(texts[:half]), _valid_utf8(texts[half:])])
+        return np.concatenate([valid_utf8(texts[:half]), valid_utf8(texts[half:])])
     return np.ones(len(texts), bool)
 
 

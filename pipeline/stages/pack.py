@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.hashing import draws, id_words
-from codemill.pipeline.config import Sequence
+from codemill.pipeline.config import Memory, Sequence
 from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
 from codemill.pipeline.stages.frame import (
@@ -54,11 +54,8 @@ def run_pack(
     depends_on = (VERSION, mixture.fingerprint, sequence, output.seed, output.shards, context.config.memory)
 
     def body(work: Work) -> dict[str, Any]:
-        tokens = mixture.facts["tokens"]
-        shards = output.shards or max(1, -(-tokens * model.dtype.itemsize // SHARD_BYTES))
-        window_tokens = context.config.memory.partition_bytes // _BYTES_PER_TOKEN
-        windows = shards * max(1, -(-tokens // (shards * window_tokens)))
-        render = Render(survivors, context, model)
+        shards, windows = plan_windows(mixture.facts["tokens"], model, output.shards, context.config.memory)
+        render = Render(survivors, context, Renderer(model, sequence, output.seed))
         renderings = Mapped(_epoch_rows(sizes, mixture.facts["most_epochs"]), render)
         kinds = {"renderings": keyed_renderings(model.dtype)}
         packed = Exchanged(renderings, WindowOfKey(windows), windows, PackWindow(sequence, model), kinds)
@@ -66,6 +63,13 @@ def run_pack(
         return {"shards": shards, "windows": windows}
 
     return run_stage(context, "pack", depends_on, body)
+
+
+def plan_windows(tokens: int, model: TokenizerModel, shards: int | None, memory: Memory) -> tuple[int, int]:
+    """(shards, windows) for so many tokens, BOS and EOS included; shards: as the config has them."""
+    shards = shards or max(1, -(-tokens * model.dtype.itemsize // SHARD_BYTES))
+    window_tokens = memory.partition_bytes // _BYTES_PER_TOKEN
+    return shards, shards * max(1, -(-tokens // (shards * window_tokens)))
 
 
 def _epoch_rows(sizes: list[int], epochs: int) -> Rows:
@@ -78,13 +82,52 @@ def _epoch_rows(sizes: list[int], epochs: int) -> Rows:
     return Rows(pa.table(table, schema=pa.schema([(name, pa.int64()) for name in table])))
 
 
+@dataclass(frozen=True)
+class Renderer:
+    """How documents become renderings."""
+
+    model: TokenizerModel
+    sequence: Sequence
+    seed: int
+
+    def __call__(
+        self, ids: pa.Array, words: np.ndarray, texts: pa.Array, plain: pa.LargeListArray, epoch: int
+    ) -> pa.RecordBatch:
+        """`keyed_renderings` of n documents.
+
+        ids: string[n]. words: uint64[n, 2], what the draws are made from (`id_words` of document ids). texts:
+        (large_)string[n]. plain: large_list<dtype>[n], their plain encoding.
+        """
+        fim = self.sequence.fim
+        characters = pc.utf8_length(texts).to_numpy()
+        epochs = np.full(len(ids), epoch, np.int32)
+        plan = fim_plan(words, epochs, characters, self.seed, fim.rate, fim.spm)
+        # A document whose plain ids do not fit is cut, and what is cut gets no FIM: its parts need not be encoded.
+        fits = pc.list_value_length(plain).to_numpy() + BOS_EOS <= self.sequence.length
+        plan = plan._replace(kind=np.where(fits, plan.kind, 0).astype(np.uint8))
+        fim_ids = encode_fim(self.model, texts, plan)
+        lengths = pc.list_value_length(fim_ids).fill_null(0).to_numpy()
+        kind = np.where((lengths > 0) & (lengths + BOS_EOS <= self.sequence.length), plan.kind, 0).astype(np.uint8)
+        chosen = pa.array(kind > 0)
+        nothing = pa.nulls(len(ids), plain.type)
+        needs_plain = pc.invert(chosen) if self.sequence.packing == "best_fit" else pa.array(np.ones(len(ids), bool))
+        columns = [
+            pa.array(draws(words, self.seed, f"shuffle/{epoch}")),
+            ids,
+            pa.array(epochs),
+            pc.if_else(needs_plain, plain, nothing),
+            pa.array(kind),
+            pc.if_else(chosen, fim_ids, nothing),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=keyed_renderings(self.model.dtype))
+
+
 class Render:
     """A part's number and an epoch -> the renderings of the documents that take part in that epoch."""
 
-    def __init__(self, survivors: Survivors, context: Context, model: TokenizerModel) -> None:
-        self.survivors, self.model = survivors, model
+    def __init__(self, survivors: Survivors, context: Context, render: Renderer) -> None:
+        self.survivors, self.render = survivors, render
         self.tokens, self.mixture = context.folder("tokens"), context.folder("mixture")
-        self.sequence, self.seed = context.config.sequence, context.config.output.seed
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         part, epoch = row.column("part")[0].as_py(), row.column("epoch")[0].as_py()
@@ -96,33 +139,9 @@ class Render:
             takes_part = epochs[done : done + len(tokens)] > epoch
             done += len(tokens)
             if takes_part.any():
-                yield self._render(tokens.filter(pa.array(takes_part)), texts.filter(pa.array(takes_part)), epoch)
-
-    def _render(self, tokens: pa.RecordBatch, documents: pa.RecordBatch, epoch: int) -> pa.RecordBatch:
-        words = id_words(tokens.column("id"))
-        texts, plain = documents.column("text"), tokens.column("ids")
-        fim = self.sequence.fim
-        characters = pc.utf8_length(texts).to_numpy()
-        epochs = np.full(len(tokens), epoch, np.int32)
-        plan = fim_plan(words, epochs, characters, self.seed, fim.rate, fim.spm)
-        # A document whose plain ids do not fit is cut, and what is cut gets no FIM: its parts need not be encoded.
-        fits = pc.list_value_length(plain).to_numpy() + BOS_EOS <= self.sequence.length
-        plan = plan._replace(kind=np.where(fits, plan.kind, 0).astype(np.uint8))
-        fim_ids = encode_fim(self.model, texts, plan)
-        lengths = pc.list_value_length(fim_ids).fill_null(0).to_numpy()
-        kind = np.where((lengths > 0) & (lengths + BOS_EOS <= self.sequence.length), plan.kind, 0).astype(np.uint8)
-        chosen = pa.array(kind > 0)
-        nothing = pa.nulls(len(tokens), plain.type)
-        needs_plain = pc.invert(chosen) if self.sequence.packing == "best_fit" else pa.array(np.ones(len(tokens), bool))
-        columns = [
-            pa.array(draws(words, self.seed, f"shuffle/{epoch}")),
-            tokens.column("id"),
-            pa.array(epochs),
-            pc.if_else(needs_plain, plain, nothing),
-            pa.array(kind),
-            pc.if_else(chosen, fim_ids, nothing),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=keyed_renderings(self.model.dtype))
+                due = pa.array(takes_part)
+                ids, plain = (tokens.column(name).filter(due) for name in ("id", "ids"))
+                yield self.render(ids, id_words(ids), texts.column("text").filter(due), plain, epoch)
 
 
 @dataclass(frozen=True)
