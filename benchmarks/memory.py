@@ -50,10 +50,14 @@ class Peak:
 
 @dataclass
 class Measured:
-    """What a build took. steps: the peak of each step, by its name in the build's own words; one that ends before it
-    was looked at counts with the next."""
+    """What a build took.
+
+    cpu_seconds: of all processes, as far as they were looked at. steps: the peak of each step, by its name in the
+    build's own words; one that ends before it was looked at counts with the next.
+    """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak: Peak = field(default_factory=Peak)
     steps: dict[str, Peak] = field(default_factory=dict)
 
@@ -67,8 +71,11 @@ def watch(command: list[str]) -> Measured:
         root = psutil.Process(child.pid)
         reader.start()
         heard = 0
+        cpu: dict[int, float] = {}
         while child.poll() is None:
-            processes = [sample for process in _tree(root) if (sample := _memory(process.pid))]
+            tree = _tree(root)
+            cpu |= {process.pid: seconds for process in tree if (seconds := _cpu(process))}
+            processes = [sample for process in tree if (sample := _memory(process.pid))]
             measured.peak.see(processes)
             current.see(processes)
             if len(said) > heard:  # a step says its name when it ends
@@ -79,7 +86,7 @@ def watch(command: list[str]) -> Measured:
                 current = Peak()
             time.sleep(EVERY_SECS)
         reader.join()
-    measured.seconds = time.monotonic() - start
+    measured.seconds, measured.cpu_seconds = time.monotonic() - start, sum(cpu.values())
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, command, stderr="".join(said))
     return measured
@@ -90,6 +97,15 @@ def _tree(root: psutil.Process) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process so far; 0 where it has ended."""
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _memory(pid: int) -> dict[str, int]:
