@@ -19,6 +19,7 @@ from codemill.hashing import draws, id_words
 from codemill.pipeline.config import Memory, Sequence
 from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
+from codemill.pipeline.places import place
 from codemill.pipeline.stages.frame import (
     Context,
     Record,
@@ -206,7 +207,7 @@ class ReadWindows:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         for path in row.column("paths")[0].as_py():
-            table = view_table(path)
+            table = view_table(place(path))
             for batch in table.combine_chunks().to_batches():
                 for start in range(0, len(batch), self.batch_rows):
                     yield batch.slice(start, self.batch_rows)
