@@ -33,7 +33,9 @@ from codemill.pipeline.stages.frame import read_table
 
 if importlib.util.find_spec("apache_beam") is None:
     pytest.skip("Beam is not installed; it is in codemill[beam]", allow_module_level=True)
-from codemill.pipeline.engines.beam import BatchCoder, BeamEngine
+from codemill.pipeline.engines.beam import BatchCoder, BeamEngine, Work, make_pipeline
+from codemill.pipeline.engines.cluster import leave_job
+from codemill.pipeline.engines.tasks import make_job
 
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
 PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
@@ -332,7 +334,24 @@ def test_options_that_beam_refuses_are_one_clear_error(
 
 
 def test_options_that_only_a_job_server_knows_are_let_through() -> None:
-    BeamEngine(["--runner=PortableRunner", "--job_endpoint=localhost:1", "--parallelism=3"], Reporter(quiet=True))
+    BeamEngine(["--runner=PortableRunner", "--known_to_the_server=3"], Reporter(quiet=True))
+
+
+def test_a_job_server_that_is_not_there_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"--job_endpoint=localhost:.*no job server answers there.*start it first"):
+        BeamEngine(["--runner=PortableRunner", f"--job_endpoint=localhost:{free_port()}"], Reporter(quiet=True))
+
+
+def test_counters_tell_what_was_exchanged_and_written(tmp_path: Path) -> None:
+    job, _ = make_job(plan(Count()), sink(tmp_path))
+    work = Work("test: sums", leave_job(job), job.rows, job.parts, tuple(range(job.parts)))
+    result = make_pipeline((), work).run()
+    found = {(c.key.step, c.key.metric.name): c.committed for c in result.metrics().query()["counters"]}
+    written = [receipt for receipts in job.receipts().values() for receipt in receipts]
+    assert found["Spread", "rows"] == TASKS * 1000
+    assert found["Spread", "batches"] == TASKS * PARTITIONS
+    assert found["Reduce", "rows"] == sum(receipt.rows for receipt in written) == 97
+    assert found["Reduce", "bytes"] == sum(receipt.bytes for receipt in written)
 
 
 PROGRAM = """

@@ -16,6 +16,7 @@ import difflib
 import io
 import logging
 import re
+import socket
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,12 +59,18 @@ def _hushed() -> Iterator[None]:
 with _hushed():  # it warns of Google's libraries, which most runners do not need
     import apache_beam as beam
     from apache_beam.metrics import Metrics
-    from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+    from apache_beam.options.pipeline_options import (
+        GoogleCloudOptions,
+        PipelineOptions,
+        PortableOptions,
+        StandardOptions,
+    )
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 # Beam's DirectRunner would first try Prism, a program that it downloads.
 _LOCAL = (None, "direct", "directrunner", "switchingdirectrunner", "fnapirunner")
 _FORWARDING = ("portable", "flink", "spark")  # their job servers know options of their own
+_CONNECT_SECS = 5.0
 _DUE = pa.record_batch([], schema=pa.schema([]))  # goes to every pending partition, so that empty ones are worked too
 
 
@@ -95,7 +102,7 @@ class BeamEngine:
     def __init__(self, options: Sequence[str], reporter: Reporter) -> None:
         self._flags = tuple(options)
         self._reporter = reporter
-        _pipeline(self._flags, "check")
+        _require_job_server(_pipeline(self._flags, "check").options.view_as(PortableOptions).job_endpoint)
         self._child = Child("beam")
 
     def __enter__(self) -> BeamEngine:
@@ -135,6 +142,13 @@ class Work:
 def run_pipeline(flags: tuple[str, ...], work: Work) -> None:
     """In the child: run the work to its end."""
     threading.excepthook = _thread_failed
+    result = make_pipeline(flags, work).run()
+    with called_off_by(result.cancel):
+        result.wait_until_finish()
+
+
+def make_pipeline(flags: tuple[str, ...], work: Work) -> beam.Pipeline:
+    """The work as a pipeline."""
     pipeline = _pipeline(flags, work.label)
     if work.rows is None:
         _numbers(pipeline, "Parts", work.pending) | "Map" >> beam.ParDo(MapPart(work))
@@ -143,9 +157,7 @@ def run_pipeline(flags: tuple[str, ...], work: Work) -> None:
         due = _numbers(pipeline, "Partitions", work.pending) | "Due" >> beam.Map(_due)
         exchanged = (spread, due) | "Both" >> beam.Flatten() | "Exchange" >> beam.GroupByKey()
         exchanged | "Reduce" >> beam.ParDo(ReducePartition(work))
-    result = pipeline.run()
-    with called_off_by(result.cancel):
-        result.wait_until_finish()
+    return pipeline
 
 
 def _numbers(pipeline: beam.Pipeline, label: str, numbers: Iterable[int]) -> beam.PCollection:
@@ -247,6 +259,20 @@ def _pipeline(flags: Sequence[str], label: str) -> beam.Pipeline:
         raise ConfigError(f"an option for Beam: {told.getvalue().strip().rpartition('error: ')[2]}") from None
     except (ValueError, ImportError) as error:
         raise ConfigError(f"options for Beam: {' '.join(str(error).split())}") from None
+
+
+def _require_job_server(endpoint: str | None) -> None:
+    """Raises ConfigError where nobody listens: Beam itself would wait for minutes, each time it is tried."""
+    host, _, port = (endpoint or "").rpartition(":")
+    if not host or not port.isdigit():  # none, "embed", or a name that only gRPC can look up
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"options for Beam: --job_endpoint={endpoint}: no job server answers there ({error}); "
+            "start it first, or mend the address"
+        ) from None
 
 
 def _require_known(flags: Sequence[str], parser: Any, runner: str | None) -> None:

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 _STOP_SECS = 5.0  # for a remote job to be cancelled
 _LOOK_EVERY_SECS = 0.25
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class ChildError(Exception):
@@ -70,7 +71,11 @@ class Child:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, os.getpid(), self.log), daemon=True)
-        process.start()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until the child can take them without a traceback
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         self._running = process, ours
 
@@ -112,8 +117,9 @@ def fail(reason: str) -> NoReturn:
 def _serve(connection: Connection, parent: int, log: Path) -> None:
     """The child: work calls off, one after the other, until the parent ends or hangs up."""
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         signal.signal(number, lambda *_: _end())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     _to_parent.append(connection)
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
@@ -121,7 +127,7 @@ def _serve(connection: Connection, parent: int, log: Path) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     # What the library starts with this Python finds the modules that we find.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow, args=(parent, log), daemon=True).start()
     while True:
         try:
             function, arguments = connection.recv()
@@ -135,9 +141,10 @@ def _serve(connection: Connection, parent: int, log: Path) -> None:
             connection.send(str(error) or type(error).__name__)
 
 
-def _follow(parent: int) -> None:
+def _follow(parent: int, log: Path) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_EVERY_SECS)
+    log.unlink(missing_ok=True)  # there is nobody left to name it
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_STOP_SECS)  # the main thread may be in a kernel, which no signal reaches
     os.killpg(0, signal.SIGKILL)

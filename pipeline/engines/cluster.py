@@ -24,6 +24,7 @@ from codemill.pipeline.progress import Reporter
 
 _ERROR = "error.json"
 _LOOK_EVERY_SECS = 2.0
+_one_at_a_time = threading.Lock()
 TRIES = 3  # how often an engine may fail at a step before the run gives up
 
 
@@ -127,9 +128,14 @@ def leave_job(job: Job) -> JobFile:
     return JobFile(path, file.sha256)
 
 
-@functools.lru_cache(maxsize=1)
 def load_job(file: JobFile) -> Job:
-    """In a worker: the job; to read it again for each task would cost as much as many a task."""
+    """In a worker, from any thread: the job; to read it again for each task would cost as much as many a task."""
+    with _one_at_a_time:
+        return _load_job(file)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_job(file: JobFile) -> Job:
     return pickle.loads(file.place.read_bytes())
 
 
