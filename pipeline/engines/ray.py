@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import math
 import os
 import shutil
 import tempfile
@@ -79,7 +80,7 @@ class Settings:
     patience_secs: how long the cluster may be without a node on which a task fits.
     """
 
-    address: str | None = None
+    address: str = "local"
     namespace: str | None = None
     num_cpus: int | None = None
     object_store_memory: int | None = None
@@ -88,6 +89,11 @@ class Settings:
     cpus_per_task: float = 1
     memory_per_task: int = _MEMORY_PER_TASK
     patience_secs: float = 300
+
+    @property
+    def block_bytes(self) -> int:
+        """What a task hands out at a time. Ray Data cuts what is larger by half, and a partition must stay whole."""
+        return self.memory_per_task // 4
 
 
 class RayEngine:
@@ -138,7 +144,7 @@ class _Options(argparse.ArgumentParser):
         self.add_argument("--object-store-memory", type=_count)
         self.add_argument("--runtime-env", type=_runtime_env)
         self.add_argument("--temp-dir")
-        self.add_argument("--cpus-per-task", type=float, default=1)
+        self.add_argument("--cpus-per-task", type=_positive, default=1)
         self.add_argument("--memory-per-task", type=_count, default=_MEMORY_PER_TASK)
 
     def error(self, message: str) -> NoReturn:
@@ -147,10 +153,17 @@ class _Options(argparse.ArgumentParser):
 
 def _count(value: str) -> int:
     """A number, written as 2000000000 or 2e9."""
-    number = float(value)
-    if not (number >= 1 and number.is_integer()):
-        raise argparse.ArgumentTypeError(f"{value}: give a whole number of at least 1")
+    number = _positive(value)
+    if not number.is_integer():
+        raise argparse.ArgumentTypeError(f"{value}: give a whole number")
     return int(number)
+
+
+def _positive(value: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(value) < math.inf:
+            return float(value)
+    raise argparse.ArgumentTypeError(f"{value}: give a number above 0")
 
 
 def _runtime_env(value: str) -> dict[str, Any]:
@@ -159,7 +172,7 @@ def _runtime_env(value: str) -> dict[str, Any]:
         text = value if value.lstrip().startswith("{") else Path(value).read_text()
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise argparse.ArgumentTypeError(f"{value}: {error}") from None
+        raise argparse.ArgumentTypeError(f"{value}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise argparse.ArgumentTypeError(f"{value}: holds no mapping; see Ray's documentation of runtime environments")
     return content
@@ -175,8 +188,8 @@ def parse_options(options: Sequence[str]) -> Settings:
         raise ConfigError(
             f"--engine ray: {name}: no such option{nearest(name, known)}; the options are {', '.join(known)}"
         )
-    settings = Settings(**{**vars(found), "address": found.address or os.environ.get("RAY_ADDRESS")})
-    if settings.address not in (None, "local"):
+    settings = Settings(**{**vars(found), "address": found.address or os.environ.get("RAY_ADDRESS") or "local"})
+    if settings.address != "local":
         for name, value in (("--num-cpus (--workers)", found.num_cpus), ("--temp-dir", found.temp_dir),
                             ("--object-store-memory", found.object_store_memory)):  # fmt: skip
             if value is not None:
@@ -189,35 +202,42 @@ def parse_options(options: Sequence[str]) -> Settings:
 
 def run_step(settings: Settings, folder: Path, file: JobFile, pending: list[int]) -> None:
     """In Ray's process: work the pending parts of a job off. folder: for what a Ray of our own leaves."""
-    if not ray.is_initialized():
-        _join(settings, folder)
     job = load_job(file)
+    if not ray.is_initialized():
+        with errors_left(job, "Ray"):
+            _join(settings, folder)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.shuffle_strategy = ShuffleStrategy.SHUFFLE_V2
     context.shuffle_input_batch_bytes = _SHUFFLED_AT_ONCE_BYTES
-    context.target_max_block_size = settings.memory_per_task // 4
+    context.target_max_block_size = settings.block_bytes
     with _watched(settings, job):
         _dataset(settings, job, pending).materialize()
 
 
 def _join(settings: Settings, folder: Path) -> None:
     """Start Ray, or join the cluster."""
-    environment = settings.runtime_env or {}
-    environment = {**environment, "env_vars": {**_THREADS, **environment.get("env_vars", {})}}
-    arguments: dict[str, Any] = {"address": settings.address or "local", "runtime_env": environment}
-    if settings.namespace is not None:
-        arguments["namespace"] = settings.namespace
-    if arguments["address"] == "local":
-        arguments |= {
-            "num_cpus": settings.num_cpus or len(os.sched_getaffinity(0)),
-            "object_store_memory": settings.object_store_memory,
-            "include_dashboard": False,
-            "_temp_dir": str(folder),
-        }
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))
-    ray.init(**arguments)
+    environment = settings.runtime_env or {}
+    if settings.address != "local":
+        environment = {**environment, "env_vars": {**_THREADS, **environment.get("env_vars", {})}}
+        try:
+            ray.init(settings.address, namespace=settings.namespace, runtime_env=environment)
+        except ConnectionError as error:
+            raise ConfigError(f"--address={settings.address}: no Ray cluster answers there: {error}") from None
+        return
+    cpus = settings.num_cpus or len(os.sched_getaffinity(0))
+    # The shuffle runs in workers of two further kinds, which would be started anew each time.
+    os.environ |= {**_THREADS, "RAY_USAGE_STATS_ENABLED": "0", "RAY_num_workers_soft_limit": str(3 * cpus)}
+    ray.init(
+        "local",
+        num_cpus=cpus,
+        object_store_memory=settings.object_store_memory,
+        namespace=settings.namespace,
+        runtime_env=environment,
+        include_dashboard=False,
+        _temp_dir=str(folder),
+    )
 
 
 def _dataset(settings: Settings, job: Job, pending: list[int]) -> ray.data.Dataset:
@@ -234,7 +254,9 @@ def _dataset(settings: Settings, job: Job, pending: list[int]) -> ray.data.Datas
         return _numbers(pending).map_batches(MapRows(shared), **options)
     rows = _numbers(range(job.rows)).map_batches(SpreadRows(shared, tuple(pending)), **options)
     boundaries: list[int | float] = [*pending[1:]] or [pending[0] + 1]
-    return rows.sort("partition", boundaries=boundaries).map_batches(ReducePartition(shared), **options)
+    return rows.sort("partition", boundaries=boundaries).map_batches(
+        ReducePartition(shared, settings.block_bytes), **options
+    )
 
 
 def _numbers(numbers: Sequence[int]) -> ray.data.Dataset:
@@ -341,6 +363,7 @@ class ReducePartition:
     """All rows of a partition -> its files."""
 
     job: ray.ObjectRef
+    block_bytes: int
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         numbers = rows.column("partition").unique()
@@ -349,23 +372,31 @@ class ReducePartition:
         job = _job(self.job)
         [partition] = numbers.to_pylist()
         with errors_left(job, f"partition {partition}"):
-            require_all(rows, job.rows, partition)
+            require_all(rows, job.rows, self.block_bytes)
             job.reduce(partition, _batches(rows))
         pa.default_memory_pool().release_unused()
         return pa.table([numbers], schema=_NUMBERS)
 
 
-def require_all(rows: pa.Table, tasks: int, partition: int) -> None:
-    """Raises RunError unless a partition's rows (`_TRAVELLING`) are all that each of the tasks says to have sent."""
+def require_all(rows: pa.Table, tasks: int, block_bytes: int) -> None:
+    """Raises RunError unless a partition's rows (`_TRAVELLING`) are all that each of the tasks says to have sent.
+
+    Raises ConfigError where they are a piece that Ray Data cut off a block much larger than block_bytes.
+    """
     last = rows.filter(pc.is_valid(rows.column("sent")))
     sent = np.full(tasks, -1)
     sent[last.column("task").to_numpy()] = last.column("sent").to_numpy()
     arrived = np.bincount(rows.column("task").to_numpy(), minlength=tasks) - (sent >= 0)
-    wrong = np.flatnonzero(arrived != sent)
-    if len(wrong):
-        raise RunError(
-            f"partition {partition}: {arrived[wrong[0]]} of {sent[wrong[0]]} batches of task {wrong[0]} arrived"
+    if (arrived == sent).all():
+        return
+    partition = rows.column("partition")[0]
+    if rows.nbytes > block_bytes // 2:
+        raise ConfigError(
+            f"partition {partition}: is larger than {block_bytes / 1e6:,.0f} MB, a quarter of --memory-per-task: give "
+            "more, or a smaller memory.partition_bytes in the config"
         )
+    task = np.flatnonzero(arrived != sent)[0]
+    raise RunError(f"partition {partition}: Ray delivered {arrived[task]} of {sent[task]} batches of task {task}")
 
 
 def _batches(rows: pa.Table) -> Iterator[tuple[str, pa.RecordBatch]]:
