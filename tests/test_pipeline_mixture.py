@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from codemill.pipeline.stages.mixture import (
     keys_before,
     plan_groups,
     run_mixture,
-    search_near,
+    search_around,
     split_epochs,
 )
 from codemill.pipeline.stages.tokens import tokens_schema
@@ -175,6 +176,11 @@ def test_more_epochs_never_take_a_document_less_often(upstream: Path, a: float, 
     assert all(fewer[name] <= more[name] for name in fewer)
 
 
+def test_epochs_of_a_language_that_no_document_has_are_nobodys(upstream: Path) -> None:
+    mixture = {"sources": {"code": {"languages": {"cobol": {"epochs": 5}}}}}
+    assert Outcome(upstream, PARTS, mixture, 0).facts["most_epochs"] == 1
+
+
 def test_another_seed_takes_other_documents(upstream: Path) -> None:
     mixture = {"sources": {"code": {"epochs": 0.5}}}
     assert taken(upstream, mixture, 0)[1] != taken(upstream, mixture, 1)[1]
@@ -225,12 +231,13 @@ def corpora(draw: st.DrawFn) -> list[list[Costed]]:
     """Documents in parts, of which some may be empty."""
     number = np.random.default_rng(draw(st.integers(0, 2**32)))
     count, parts, longest = draw(st.integers(0, 200)), draw(st.integers(1, 4)), draw(st.sampled_from([1, 9, 10_000]))
+    sources, languages = draw(st.integers(1, 2)), draw(st.integers(1, 4))
     documents = [
         Costed(name, SOURCES[source], (None, "c", "python", "zig")[language], BOS_EOS + cost)
         for name, source, language, cost in zip(
             random_ids(number, count),
-            number.integers(0, 2, count).tolist(),
-            number.integers(0, 4, count).tolist(),
+            number.integers(0, sources, count).tolist(),
+            number.integers(0, languages, count).tolist(),
             number.integers(0, longest, count).tolist(),
             strict=True,
         )
@@ -291,6 +298,18 @@ def test_one_search_finds_the_ends_as_a_rule(upstream: Path) -> None:
     assert {receipt.file.split("/")[0] for receipt in outcome.receipts} == {"weights", "ends-0", "epochs", "dropped"}
 
 
+def test_an_end_that_one_search_finds_is_kept_while_others_are_sought(upstream: Path) -> None:
+    mixture = {"sources": {"code": {"epochs": 0.4}, "text": {"epochs": 1.9}}}
+    usual = Outcome(upstream, PARTS, mixture, 1)
+    shutil.rmtree(usual.folder)
+    with mock.patch.object(stage, "_MARGIN", 0.1):
+        narrow = Outcome(upstream, PARTS, mixture, 1)
+    found = [receipt.file for receipt in narrow.receipts if receipt.kind == "ends" and receipt.rows]
+    assert found == ["ends-0/part-00000.arrow", "ends-1/part-00001.arrow"]
+    assert narrow.epochs == usual.epochs
+    assert narrow.facts == usual.facts
+
+
 def test_whole_epochs_need_no_search(upstream: Path) -> None:
     outcome = Outcome(upstream, PARTS, {"sources": {"code": {"epochs": 2}}}, 0)
     assert {receipt.file.split("/")[0] for receipt in outcome.receipts} == {"weights", "epochs", "dropped"}
@@ -302,7 +321,7 @@ def test_a_search_gathers_far_fewer_documents_than_there_are(tmp_path: Path) -> 
     rows["id"] = random_ids(np.random.default_rng(1), count)
     write_part(tmp_path, "tokens", 0, tokens_schema(np.dtype(np.uint16)), rows, "plain")
     weights = Weights(np.array([100 * count]), np.array([100.0**2 * count]))
-    search = search_near(np.array([30 * count]), weights, stage._MARGIN)
+    search = search_around(np.array([30 * count]), weights, stage._MARGIN)
     find = FindCandidates(Reader(tmp_path, [("code", None)], 0), search)
     (gathered,) = find(part_rows([1]).table.to_batches()[0])
     assert 100 < len(gathered) < 8.5 * np.sqrt(count)

@@ -309,7 +309,7 @@ class Search(NamedTuple):
     last: np.ndarray  # uint64[groups]
 
 
-def search_near(limits: np.ndarray, weights: Weights, margin: float) -> Search:
+def search_around(limits: np.ndarray, weights: Weights, margin: float) -> Search:
     """The draws by which the limits are expected to be reached, with `margin` (see _MARGIN) on both sides."""
     tokens = np.maximum(weights.tokens, 1)
     place, width = limits / tokens, margin * np.sqrt(weights.squares) / tokens
@@ -326,7 +326,7 @@ def _find_ends(
     ends, before = np.zeros((len(limits), 3), np.uint64), np.zeros(len(limits), np.int64)
     left, margin, tries = limits, _MARGIN, 0
     while left.any():
-        search = search_near(left, weights, margin)
+        search = search_around(left, weights, margin)
         candidates = Mapped(rows, FindCandidates(reader, search))
         found = Exchanged(candidates, PartitionOfGroup(), len(limits), FindEnd(search), {"candidates": CANDIDATES})
         folder = f"ends-{tries}"
