@@ -54,6 +54,7 @@ def remove(out: Place, request: Request, engine: Engine, *, dry_run: bool = Fals
         read_manifest(out)  # before the lock, which leaves its mark in any folder
     with alone_in(out):
         completed = _complete(out, engine)["removals"][-1] if not (out / NAME).exists() else None
+        clear_folder(out / REMOVAL)
         if not any(map(len, request)):
             if completed is None:
                 raise ConfigError("nothing is asked for: give ids or paths, --ids FILE or --repos FILE")
@@ -61,8 +62,9 @@ def remove(out: Place, request: Request, engine: Engine, *, dry_run: bool = Fals
         plan = _plan(Dataset(out), request, engine)
         if len(plan.gone):
             _begin(out, plan)
-            return _told(plan._replace(manifest=_complete(out, engine)), completed)
-        if plan.already_out:
+            plan = plan._replace(manifest=_complete(out, engine))
+            clear_folder(out / REMOVAL)
+        elif plan.already_out:
             _forget_texts(Dataset(out))
     return _told(plan, completed)
 
@@ -132,31 +134,46 @@ def _plan(dataset: Dataset, request: Request, engine: Engine) -> Plan:
             f"{dataset.path}: was built with output.documents: false, so it does not tell which document is which; "
             "name the repositories in filter.opt_out and build again"
         )
-    find = FindDocuments(request, dataset.tokenizer())
-    gone = pa.concat_tables(_gather(engine, dataset, "documents/", find, GONE))
+    gone = pa.concat_tables(
+        _gather(engine, dataset, "documents", FindDocuments(request, dataset.tokenizer()), GONE).values()
+    )
     _require_one_each(request, gone)
     traces = _traces(dataset, request, gone)
-    held = _gather(engine, dataset, "shards/", FindSegments(gone.column("id").combine_chunks()), HELD)
-    shards = [entry for entry, table in zip(dataset.manifest["shards"], held, strict=True) if len(table)]
-    tokens = [pc.sum(table.column("tokens")).as_py() for table in held if len(table)]
+    find = FindSegments(gone.column("id").combine_chunks())
+    held = _gather(engine, dataset, "shards", find, HELD) if len(gone) else {}
+    held = {file: table for file, table in held.items() if len(table)}
     parts = set(gone.column("part").to_pylist())
     files = [e["file"] for e in dataset.manifest["files"] if _part_of(e["file"]) in parts]
     manifest = copy.deepcopy(dataset.manifest)
-    _count_out(manifest, gone, held)
     if len(gone):
-        record = {
-            "requested": {name: len(values) for name, values in request._asdict().items()},
-            "documents": len(gone),
-            "bytes": pc.sum(gone.column("size_bytes")).as_py(),
-            "tokens": sum(tokens),
-            "duplicates_still_dropped": traces.duplicates,
-            "shards": [
-                {"file": entry["file"], "tokens": count, "old_sha256": entry["sha256"], "new_sha256": None}
-                for entry, count in zip(shards, tokens, strict=True)
-            ],
-        }
+        _count_out(manifest, gone, pa.concat_tables([HELD.empty_table(), *held.values()]))
+        record = _record(request, gone, held, dataset.manifest["shards"])
+        record["duplicates_still_dropped"] = traces.duplicates
         manifest["removals"] = [*manifest.get("removals", []), record]
-    return Plan(gone, manifest, [*(e["file"] for e in shards), *files], traces.already_out, traces.same_text_stays)
+    return Plan(gone, manifest, [*held, *files], traces.already_out, traces.same_text_stays)
+
+
+def _record(
+    request: Request, gone: pa.Table, held: dict[str, pa.Table], entries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the manifest's `removals` gets. held: shard -> removal_request.HELD. entries: the manifest's shards."""
+    before = {entry["file"]: entry["sha256"] for entry in entries}
+    shards = [
+        {
+            "file": file,
+            "tokens": pc.sum(table.column("tokens")).as_py(),
+            "old_sha256": before[file],
+            "new_sha256": None,  # until it is rewritten
+        }
+        for file, table in held.items()
+    ]
+    return {
+        "requested": {name: len(values) for name, values in request._asdict().items()},
+        "documents": len(gone),
+        "bytes": pc.sum(gone.column("size_bytes")).as_py(),
+        "tokens": sum(shard["tokens"] for shard in shards),
+        "shards": shards,
+    }
 
 
 def _part_of(file: str) -> str:
@@ -164,18 +181,30 @@ def _part_of(file: str) -> str:
     return file.rpartition("/")[2].partition(".")[0]
 
 
-def _gather(engine: Engine, dataset: Dataset, folder: str, function: MapFunction, schema: pa.Schema) -> list[pa.Table]:
-    """What a function of a file's path finds in each file of a folder of the dataset."""
-    listed = [*dataset.manifest["shards"], *dataset.manifest["files"]]
-    entries = [entry for entry in listed if entry["file"].startswith(folder)]
-    paths = pa.array([str(dataset.path / entry["file"]) for entry in entries], pa.string())
-    sizes = pa.array([entry["bytes"] for entry in entries], pa.int64())
+def _gather(
+    engine: Engine, dataset: Dataset, folder: str, function: MapFunction, schema: pa.Schema
+) -> dict[str, pa.Table]:
+    """File -> what a function finds in it, for each file of a folder of the dataset.
+
+    The function gets its `path`, and `files` and `sha256` of all that is rewritten with it.
+    """
+    together: dict[str, list[dict[str, Any]]] = {}
+    for entry in (*dataset.manifest["shards"], *dataset.manifest["files"]):
+        together.setdefault(_part_of(entry["file"]), []).append(entry)
+    entries = [e for listed in together.values() for e in listed if e["file"].startswith(f"{folder}/")]
+    groups = [together[_part_of(entry["file"])] for entry in entries]
+    columns = {
+        "path": pa.array([str(dataset.path / entry["file"]) for entry in entries], pa.string()),
+        "files": pa.array([[str(dataset.path / e["file"]) for e in g] for g in groups], pa.list_(pa.string())),
+        "sha256": pa.array([[e["sha256"] for e in g] for g in groups], pa.list_(pa.string())),
+        "size_bytes": pa.array([entry["bytes"] for entry in entries], pa.int64()),
+    }
     kind = schema.metadata[b"kind"].decode()
     with tempfile.TemporaryDirectory(prefix="codemill-remove-") as temporary:
         sink = Sink(Path(temporary), Path(temporary) / "state", "find", {kind: schema})
-        rows = Rows(pa.table({"path": paths, "size_bytes": sizes}))
-        engine.write(Mapped(rows, function), sink, f"remove: looking in {folder}")
-        return [read_table(part_path(Path(temporary), kind, number)) for number in range(len(entries))]
+        engine.write(Mapped(Rows(pa.table(columns)), function), sink, f"remove: looking in {folder}/")
+        tables = [read_table(part_path(Path(temporary), kind, number)) for number in range(len(entries))]
+    return {entry["file"]: table for entry, table in zip(entries, tables, strict=True)}
 
 
 def _require_one_each(request: Request, gone: pa.Table) -> None:
@@ -235,18 +264,16 @@ def _require_known(unknown: list[pa.Scalar]) -> None:
         )
 
 
-def _count_out(manifest: dict[str, Any], gone: pa.Table, held: list[pa.Table]) -> None:
+def _count_out(manifest: dict[str, Any], gone: pa.Table, held: pa.Table) -> None:
     """Take documents out of the counts of a manifest."""
-    if not len(gone):
-        return
     size = pc.sum(gone.column("size_bytes")).as_py()
     last = manifest["funnel"][-1]
     if last["stage"] != REMOVE:
-        left = {"documents_in": last["documents_out"], "bytes_in": last["bytes_out"]}
-        reasons = {"opted_out": {"documents": 0, "bytes": 0}}
-        last = {"stage": REMOVE, **left, "documents_out": left["documents_in"], "bytes_out": left["bytes_in"]}
-        manifest["funnel"].append({**last, "reasons": reasons})
-        last = manifest["funnel"][-1]
+        documents, size_bytes = last["documents_out"], last["bytes_out"]
+        last = {"stage": REMOVE, "documents_in": documents, "bytes_in": size_bytes}
+        last |= {"documents_out": documents, "bytes_out": size_bytes}
+        last["reasons"] = {"opted_out": {"documents": 0, "bytes": 0}}
+        manifest["funnel"].append(last)
     last["documents_out"] -= len(gone)
     last["bytes_out"] -= size
     last["reasons"]["opted_out"]["documents"] += len(gone)
@@ -278,10 +305,9 @@ def _count_out_of_mixture(mixture: dict[str, Any], gone: pa.Table, taken: np.nda
     mixture["tokens"] -= int(sums.sum())
 
 
-def _epochs(gone: pa.Table, held: list[pa.Table]) -> np.ndarray:
+def _epochs(gone: pa.Table, held: pa.Table) -> np.ndarray:
     """int64[n]: how many epochs of each document are in the shards; 0 where there are no shards."""
-    groups = pa.concat_tables([HELD.empty_table(), *held]).group_by("id", use_threads=False)
-    sums = groups.aggregate([("epochs", "sum")])
+    sums = held.group_by("id", use_threads=False).aggregate([("epochs", "sum")])
     place = pc.index_in(gone.column("id"), value_set=sums.column("id").combine_chunks())
     return sums.column("epochs_sum").take(place).fill_null(0).to_numpy()
 
@@ -317,7 +343,6 @@ def _complete(out: Place, engine: Engine) -> dict[str, Any]:
     for shard in manifest["removals"][-1]["shards"]:
         shard["new_sha256"] = entries[shard["file"]]["sha256"]
     _forget_texts(Dataset(out, manifest))
-    clear_folder(out / REMOVAL)
     return manifest
 
 

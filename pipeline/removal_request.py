@@ -6,6 +6,7 @@ where their segments lie.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from codemill.errors import ConfigError
+from codemill.errors import ConfigError, DataError
 from codemill.pipeline.documents import provenance, schema_of
 from codemill.pipeline.explain import DOCUMENT_ID
+from codemill.pipeline.files import sha256_of
 from codemill.pipeline.filters import load_opt_out
 from codemill.pipeline.places import Place, open_place, place
 from codemill.pipeline.stages.frame import view_part
@@ -97,6 +99,30 @@ def read_request(names: Sequence[str], ids_file: str | None, repos_file: str | N
     return Request(*(pa.array(sorted(values), pa.string()) for values in (ids | listed, {*names} - ids, repos)))
 
 
+@contextlib.contextmanager
+def _damage_told(path: Place) -> Iterator[None]:
+    """Turn what reading a missing or damaged file raises into a DataError."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); `codemill verify` tells what is damaged, and a build mends it "
+            "(nothing was changed)"
+        ) from None
+
+
+def _require_intact(row: pa.RecordBatch) -> None:
+    """Raises DataError where one of `files` is not as the manifest has it: to rewrite it would hide the damage."""
+    for file, sha256 in zip(row.column("files")[0].as_py(), row.column("sha256")[0].as_py(), strict=True):
+        with _damage_told(place(file)):
+            found = sha256_of(place(file))
+        if found != sha256:
+            raise DataError(
+                f"{file}: sha256 differs from the manifest's, so it is damaged; build again, with the repositories in "
+                "filter.opt_out (nothing was changed)"
+            )
+
+
 @dataclass(frozen=True)
 class FindDocuments:
     """A part's file of documents -> those that are asked for, with the lengths of their plain encodings."""
@@ -106,12 +132,13 @@ class FindDocuments:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         path = place(row.column("path")[0].as_py())
-        with open_place(path) as file:
+        with _damage_told(path), open_place(path) as file:
             table = pq.read_table(file, columns=PLACE)
         table = table.append_column("detail", self.request.reasons(table))
         table = table.filter(pc.is_valid(table.column("detail"))).combine_chunks()
         if not len(table):
             return
+        _require_intact(row)
         tokens, lossy = self._lengths(path, table.column("id").combine_chunks())
         part = pa.repeat(pa.scalar(path.name.partition(".")[0]), len(table))
         columns = [*(table.column(name).combine_chunks() for name in (*PLACE, "detail")), part, tokens, lossy]
@@ -138,10 +165,14 @@ class FindSegments:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         columns = ["segment_ids", "segment_lengths", "segment_parts"]
-        batches = list(view_part(place(row.column("path")[0].as_py()), columns))
+        path = place(row.column("path")[0].as_py())
+        with _damage_told(path):
+            batches = list(view_part(path, columns))
         flat = [pa.table([batch.column(name).flatten() for name in columns], columns) for batch in batches]
         found = pa.concat_tables(flat)
         found = found.filter(pc.is_in(found.column("segment_ids"), value_set=self.ids))
+        if len(found):
+            _require_intact(row)
         begins = pc.less_equal(found.column("segment_parts"), 1).cast(pa.int64())
         sums = found.append_column("begins", begins).group_by("segment_ids", use_threads=False)
         sums = sums.aggregate([("begins", "sum"), ("segment_lengths", "sum")])
