@@ -4,6 +4,7 @@ behind, and nothing said that is not ours."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -34,7 +35,7 @@ from codemill.pipeline.stages.frame import read_table
 if importlib.util.find_spec("apache_beam") is None:
     pytest.skip("Beam is not installed; it is in codemill[beam]", allow_module_level=True)
 from codemill.pipeline.engines.beam import BatchCoder, BeamEngine, Work, make_pipeline
-from codemill.pipeline.engines.cluster import leave_job
+from codemill.pipeline.engines.cluster import error_left, leave_job, load_job
 from codemill.pipeline.engines.tasks import make_job
 
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
@@ -65,7 +66,7 @@ class Lines(Reporter):
 @contextlib.contextmanager
 def portable(folder: Path) -> Iterator[tuple[str, ...]]:
     """The options for a job service and a worker pool, each a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # it runs `python`
     port_file, pool_port = folder / "port", free_port()
     with contextlib.ExitStack() as stack:
@@ -251,6 +252,17 @@ def test_only_pending_partitions_are_worked_and_empty_ones_too(tmp_path: Path) -
         assert written(engine.write(exchanged, sink(tmp_path), "test: again"), tmp_path) == first
     notes = [(tmp_path / f"note-{partition}").read_text().split() for partition in range(4)]
     assert notes == [["0"], ["7000", "7000"], ["0", "0"], ["0"]]
+
+
+def test_workers_with_other_software_or_without_the_folder_are_told(tmp_path: Path) -> None:
+    job, _ = make_job(plan(Count()), sink(tmp_path))
+    file = leave_job(job)
+    assert load_job(file) == job
+    with pytest.raises(ConfigError, match=r"a worker has codemill .*the driver codemill 0\.0; install the same"):
+        load_job(dataclasses.replace(file, software="codemill 0.0"))
+    assert isinstance(error_left(job), ConfigError)
+    with pytest.raises(RunError, match=r"a worker does not see this file.*output\.path"):
+        load_job(dataclasses.replace(file, place=tmp_path / "elsewhere"))
 
 
 WIDE = schema_of("wide", [pa.field("number", pa.int64()), pa.field("text", pa.large_binary())])

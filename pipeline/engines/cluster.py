@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from codemill import errors
+from codemill import __version__, errors
 from codemill.errors import CodemillError, ConfigError, DataError, RunError
 from codemill.pipeline.engines.tasks import Job, done_name
 from codemill.pipeline.files import Receipt, atomic_file, read_json, write_json
@@ -24,6 +24,7 @@ from codemill.pipeline.progress import Reporter
 
 _ERROR = "error.json"
 _LOOK_EVERY_SECS = 2.0
+_SOFTWARE = f"codemill {__version__} and pyarrow {pa.__version__}"
 _one_at_a_time = threading.Lock()
 TRIES = 3  # how often an engine may fail at a step before the run gives up
 
@@ -49,9 +50,12 @@ def errors_left(job: Job, task: str) -> Iterator[None]:
     try:
         yield
     except (CodemillError, OSError) as error:
-        known = error if isinstance(error, CodemillError) else RunError(f"{task}: {error}")
-        write_json(job.sink.state / _ERROR, {"kind": type(known).__name__, "message": str(known)})
+        _leave(error if isinstance(error, CodemillError) else RunError(f"{task}: {error}"), job.sink.state)
         raise
+
+
+def _leave(error: CodemillError, state: Place) -> None:
+    write_json(state / _ERROR, {"kind": type(error).__name__, "message": str(error)})
 
 
 def error_left(job: Job) -> CodemillError | None:
@@ -118,6 +122,7 @@ class JobFile:
 
     place: Place
     sha256: str
+    software: str  # the driver's
 
 
 def leave_job(job: Job) -> JobFile:
@@ -125,18 +130,32 @@ def leave_job(job: Job) -> JobFile:
     path = job.sink.state / "job.pickle"
     with atomic_file(path) as file:
         file.write(pickle.dumps(job))
-    return JobFile(path, file.sha256)
+    return JobFile(path, file.sha256, _SOFTWARE)
 
 
 def load_job(file: JobFile) -> Job:
-    """In a worker, from any thread: the job; to read it again for each task would cost as much as many a task."""
+    """In a worker, from any thread: the job; to read it again for each task would cost as much as many a task.
+
+    Raises ConfigError where the worker has other software than the driver, and so could write other bytes; RunError
+    where the worker does not see the driver's folder.
+    """
+    if file.software != _SOFTWARE:
+        error = ConfigError(f"a worker has {_SOFTWARE}, the driver {file.software}; install the same on all machines")
+        _leave(error, file.place.parent)
+        raise error
     with _one_at_a_time:
         return _load_job(file)
 
 
 @functools.lru_cache(maxsize=1)
 def _load_job(file: JobFile) -> Job:
-    return pickle.loads(file.place.read_bytes())
+    try:
+        return pickle.loads(file.place.read_bytes())
+    except FileNotFoundError:
+        raise RunError(
+            f"{file.place}: a worker does not see this file of the driver's; "
+            "let output.path be an object store's URL, or a folder that all machines share"
+        ) from None
 
 
 @contextlib.contextmanager
