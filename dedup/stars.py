@@ -2,7 +2,7 @@
 (Kiveris, Lattanzi, Mirrokni, Rastogi, Vassilvitskii 2014, "Connected Components in MapReduce and Beyond").
 
 Flows in: the edges of the candidate graph, in partitions. Flows out: edges (smallest node of the component,
-node). A round is two exchanges by `nodes`, and in each one call a partition:
+node), and the labels of nodes. A round is two exchanges by `nodes`, and in each one call a partition:
 
     large_star(*both_sides(edges)), then small_star(*larger_side(edges)) of what came out
 
@@ -110,17 +110,13 @@ def small_star(nodes: np.ndarray, neighbours: np.ndarray) -> Stars:
     return Stars(unique_pairs(edges[:count]), changed)
 
 
-def member_labels(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(members, labels): uint64[e] each, ascending by member: who belongs to another node's component, and
-    that node, the component's smallest. Whoever is no member of any partition is its own component's smallest.
+def node_labels(nodes: np.ndarray, neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(nodes, labels): uint64[k] each, ascending: the distinct nodes of a partition, and the smallest of each one
+    and its neighbours; where the rounds change nothing any more, that is the smallest of its component.
 
-    edges: uint64[e, 2], a partition of what the last `small_star` made: a member's edge is where the
-    member's rows were, so every member is in one partition. Raises ValueError where a member hangs on two
-    nodes: the rounds were ended too early.
+    nodes, neighbours: as for `large_star`. A node without edges has no row, and is its own component.
     """
-    pairs = unique_pairs(np.ascontiguousarray(edges[:, ::-1], np.uint64))
-    members, labels = pairs[:, 0], pairs[:, 1]
-    twice = members[1:][members[1:] == members[:-1]]
-    if len(twice):
-        raise ValueError(f"node {twice[0]} hangs on two nodes; go on until a round changes nothing")
-    return members, labels
+    rows = _sorted_rows(nodes, neighbours)
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = rows[1:, 0] != rows[:-1, 0]
+    return rows[first, 0], rows[first].min(axis=1)

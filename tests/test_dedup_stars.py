@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oracles import near as oracle
 
 from codemill.dedup.components import component_labels
-from codemill.dedup.stars import Stars, both_sides, large_star, larger_side, member_labels, small_star
+from codemill.dedup.stars import Stars, both_sides, large_star, larger_side, node_labels, small_star
 
 Rows = tuple[np.ndarray, np.ndarray]
 BEYOND_PACKING = 1 << 33  # pairs of such nodes do not fit one word
@@ -43,12 +43,8 @@ def converge(edges: np.ndarray, partitions: int) -> tuple[list[np.ndarray], int]
 
 def labels(n: int, blocks: list[np.ndarray], offset: int = 0) -> np.ndarray:
     found = np.arange(n)
-    seen = np.zeros(n, np.int64)
-    for block in blocks:
-        members, label = member_labels(block)
-        found[(members - np.uint64(offset)).astype(np.int64)] = label - np.uint64(offset)
-        np.add.at(seen, (members - np.uint64(offset)).astype(np.int64), 1)
-    assert seen.max(initial=0) <= 1
+    nodes, label = node_labels(*both_sides(np.concatenate(blocks)))
+    found[(nodes - np.uint64(offset)).astype(np.int64)] = label - np.uint64(offset)
     return found
 
 
@@ -139,12 +135,19 @@ def test_cliques_and_a_bridge_between_them():
     assert labels(90, blocks).tolist() == [0] * 30 + [30] * 60
 
 
-def test_rounds_that_were_ended_too_early_are_refused():
-    with pytest.raises(ValueError, match=r"node 7 hangs on two nodes; go on until a round changes nothing"):
-        member_labels(pairs([(1, 7), (2, 7)]))
+@given(links)
+@settings(deadline=None)
+def test_labels_are_the_smallest_of_each_node_and_its_neighbours(edges):
+    around: dict[int, set[int]] = {}
+    for a, b in edges:
+        around.setdefault(a, {a}).add(b)
+        around.setdefault(b, {b}).add(a)
+    nodes, label = node_labels(*both_sides(pairs(edges)))
+    assert dict(zip(nodes.tolist(), label.tolist(), strict=True)) == {node: min(near) for node, near in around.items()}
+    assert nodes.tolist() == sorted(around)
 
 
 def test_no_edges_are_no_rows():
     for stars in (large_star(*both_sides(pairs([]))), small_star(*larger_side(pairs([])))):
         assert stars.edges.shape == (0, 2) and stars.changed == 0
-    assert [len(rows) for rows in member_labels(pairs([]))] == [0, 0]
+    assert [len(rows) for rows in node_labels(*both_sides(pairs([])))] == [0, 0]

@@ -11,13 +11,12 @@ import pytest
 
 from codemill.dedup.near import near_duplicates
 from codemill.hashing import document_ids, id_words
-from codemill.pipeline.config import BuildConfig
+from codemill.pipeline.config import BuildConfig, Memory
 from codemill.pipeline.documents import DOCUMENTS, DROPPED
 from codemill.pipeline.engines.base import hash_partition
 from codemill.pipeline.engines.local import LocalEngine
 from codemill.pipeline.files import Receipt, TableWriter, atomic_file
 from codemill.pipeline.progress import Reporter
-from codemill.pipeline.stages import near_pieces
 from codemill.pipeline.stages.frame import Context, Record, Survivors, part_path, read_table, text_batches
 from codemill.pipeline.stages.near import run_near
 
@@ -58,11 +57,10 @@ def documents() -> pa.Table:
     return table.sort_by("id")
 
 
-def config(out: Path) -> BuildConfig:
-    sources = [
-        {"name": name, "path": "x", "kind": "tree"} for name in ("b", "a")
-    ]  # b first: it has the priority
-    return BuildConfig.model_validate({"sources": sources, "output": {"path": str(out)}})
+def config(out: Path, memory: Memory) -> BuildConfig:
+    sources = [{"name": name, "path": "x", "kind": "tree"} for name in "ba"]  # b first: it has the priority
+    config = BuildConfig.model_validate({"sources": sources, "output": {"path": str(out)}})
+    return config.model_copy(update={"memory": memory})
 
 
 def write_ingest(folder: Path, documents: pa.Table) -> Record:
@@ -98,9 +96,19 @@ def write_drops(folder: Path, ids: list[str]) -> None:
             writer.close()
 
 
-def run(out: Path, documents: pa.Table, gone: list[str], workers: int = 1) -> dict[str, tuple[str, float]]:
+def memory(partition_bytes: int, driver_bytes: int = 1 << 30) -> Memory:
+    """Less than a config may ask for, so that a small corpus is cut."""
+    return Memory.model_construct(partition_bytes=partition_bytes, driver_bytes=driver_bytes)
+
+
+PLENTY = Memory()
+
+
+def run(
+    out: Path, documents: pa.Table, gone: list[str], memory: Memory = PLENTY, workers: int = 1
+) -> dict[str, tuple[str, float]]:
     """id -> (survivor, similarity) of what the stage drops."""
-    context = Context(config(out), out, LocalEngine(workers, Reporter(quiet=True)), Reporter(quiet=True))
+    context = Context(config(out, memory), out, LocalEngine(workers, Reporter(quiet=True)), Reporter(quiet=True))
     ingest = write_ingest(context.folder("ingest"), documents)
     write_drops(context.folder("decontaminate"), gone)
     survivors = Survivors(context.folder("ingest"), (context.folder("decontaminate"),))
@@ -125,17 +133,21 @@ def in_memory(documents: pa.Table, gone: list[str]) -> dict[str, tuple[str, floa
     return {ids[row]: (ids[found.survivor[row]], float(found.similarity[row])) for row in dropped}
 
 
-@pytest.mark.parametrize("unit_bytes", [1 << 30, 30_000, 5_000])
+@pytest.mark.parametrize(
+    ("unit_bytes", "driver_bytes", "least_rounds"),
+    [(1 << 30, 0, 0), (60_000, 1 << 30, 1), (12_000, 1 << 30, 3), (12_000, 0, 3)],
+)
 def test_units_and_pieces_of_any_size_give_the_outcome_of_the_whole(
-    tmp_path: Path, documents: pa.Table, monkeypatch: pytest.MonkeyPatch, unit_bytes: int
+    tmp_path: Path, documents: pa.Table, unit_bytes: int, driver_bytes: int, least_rounds: int
 ) -> None:
-    monkeypatch.setattr(near_pieces, "UNIT_BYTES", unit_bytes)
     gone = documents.column("id").to_pylist()[::11]
     expected = in_memory(documents, gone)
     assert len(expected) > 30
-    assert run(tmp_path, documents, gone) == expected
+    assert run(tmp_path, documents, gone, memory(2 * unit_bytes, driver_bytes)) == expected
     rounds = len(list((tmp_path / "stages" / "near").glob("round-*")))
-    assert (rounds > 1) == (unit_bytes <= 30_000)
+    assert rounds >= least_rounds and (least_rounds > 0) == (rounds > 0)
+    by_stars = (tmp_path / "stages" / "near" / "stars-000").exists()
+    assert by_stars == (driver_bytes == 0)
 
 
 def test_two_workers_give_the_same_outcome(tmp_path: Path, documents: pa.Table) -> None:

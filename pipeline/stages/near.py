@@ -2,11 +2,10 @@
 
 The outcome is the definition in `dedup.resolve`: go through the documents in survivor order; drop one if and only if
 it shares a band with a kept one and their similarity reaches the threshold. Everything here only spreads that over
-partitions: signatures by part; bands exchanged by key into star edges; components by union-find; then units of whole
-components, each resolved in one task. A component that outgrows a unit is cut, in survivor order, into pieces, which
-are resolved one after the other against what was kept of the earlier ones (`near_pieces`).
-
-A document is known by its number: the rows of the ingest parts, counted through.
+partitions: signatures by part; bands exchanged by key into the candidate graph, and its components (`near_graph`);
+units of whole components or of pieces of them (`near_units`), each resolved in one task (`near_pieces`); rounds for
+what was cut into pieces (`near_rounds`). No process holds a row for every document, but for union-find in the driver
+where that fits `memory.driver_bytes`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codemill.dedup.buckets import star_edges
-from codemill.dedup.components import component_labels
 from codemill.dedup.lsh import band_keys, choose_bands
-from codemill.dedup.minhash import has_shingles, signatures
-from codemill.pipeline.config import NearDedup
-from codemill.pipeline.documents import DROPPED, dropped_rows, schema_of, sorted_dropped
-from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
+from codemill.dedup.minhash import has_shingles
+from codemill.pipeline.documents import DROPPED, dropped_rows, sorted_dropped
+from codemill.pipeline.engines.base import Exchanged, Mapped, Rows
 from codemill.pipeline.places import Place, place
+from codemill.pipeline.report_formats import size
 from codemill.pipeline.stages.frame import (
     Context,
     Record,
@@ -38,69 +35,100 @@ from codemill.pipeline.stages.frame import (
     read_table,
     run_stage,
 )
-from codemill.pipeline.stages.near_pieces import PAIRS, resolve_units, signature_matrix
+from codemill.pipeline.stages.near_documents import ROW_BYTES, Numbered, signature_matrix, signature_schema
+from codemill.pipeline.stages.near_graph import (
+    BAND_ROW_BYTES,
+    UNION_FIND_BYTES,
+    PartitionOfNumber,
+    labels_by_stars,
+    labels_by_union_find,
+    write_edges,
+)
+from codemill.pipeline.stages.near_pieces import PAIRS, resolve_units
+from codemill.pipeline.stages.near_preflight import KEYS, estimate_graph, sampled_keys, sampled_share
+from codemill.pipeline.stages.near_rounds import pairs_files, resolve_rounds
+from codemill.pipeline.stages.near_units import make_layout
 
-VERSION = 1
-BANDS = schema_of("bands", [pa.field("key", pa.uint64()), pa.field("member", pa.uint64())])
-EDGES = schema_of("edges", [pa.field("a", pa.uint64()), pa.field("b", pa.uint64())])
-_BAND_ROW_BYTES = 16
-_BAND_PARTITION_BYTES = 32 << 20
-
-
-def signature_schema(permutations: int) -> pa.Schema:
-    """One row a survivor: its number and its MinHash signature."""
-    return schema_of(
-        "signatures",
-        [pa.field("member", pa.uint64()), pa.field("signature", pa.list_(pa.uint32(), permutations))],
-    )
+VERSION = 2
 
 
 def run_near(context: Context, ingest: Record, survivors: Survivors, upstream: Record) -> Record:
     """Run the stage, or take it from an earlier build."""
-    near = context.config.dedup.near
-    depends_on = (VERSION, upstream.fingerprint, ingest.fingerprint, near, context.config.priorities())
+    near, priorities = context.config.dedup.near, context.config.priorities()
+    depends_on = (VERSION, upstream.fingerprint, ingest.fingerprint, near, priorities, context.config.memory)
 
     def body(work: Work) -> dict[str, Any]:
-        sizes = [r.sums["size_bytes"] for r in ingest.files if r.kind == "documents"]
-        rows = part_rows(sizes)
+        rows = part_rows([r.sums["size_bytes"] for r in ingest.files if r.kind == "documents"])
         if near is None:
             work.write(Mapped(rows, Nothing()), {"dropped": DROPPED}, "off", sums=("size_bytes",))
             return {"bands": None, "rows": None}
-        bands, band_rows = choose_bands(near.threshold, near.permutations)
         starts = np.concatenate([[0], np.cumsum(ingest.rows("documents"))])
-        sign = Mapped(rows, Sign(survivors, near, starts))
-        work.write(sign, {"signatures": signature_schema(near.permutations)}, "signatures")
-        edges = _edges(work, rows, bands, band_rows, int(starts[-1]))
-        labels = component_labels(int(starts[-1]), edges)
-        units = resolve_units(work, survivors, starts, labels, (bands, band_rows))
-        partitions = len(sizes)
-        pairs = Mapped(_paths(units), ReadPairs())
-        drop = Exchanged(
-            pairs,
-            PartitionOfNumber(starts),
-            partitions,
-            NamePairs(survivors.ingest, starts),
-            {"pairs": PAIRS},
-        )
-        work.write(drop, {"dropped": DROPPED}, "dropped", sums=("size_bytes",))
-        return {"bands": bands, "rows": band_rows}
+        documents = Numbered(survivors, work.folder, near, priorities, starts)
+        banding = choose_bands(near.threshold, near.permutations)
+        paths = _resolve(work, rows, documents, banding)
+        work.write(_drop(paths, documents), {"dropped": DROPPED}, "dropped", sums=("size_bytes",))
+        return {"bands": banding[0], "rows": banding[1]}
 
     return run_stage(context, "near", depends_on, body)
 
 
-def _edges(work: Work, rows: Rows, bands: int, band_rows: int, documents: int) -> Iterator[np.ndarray]:
-    """The candidate graph's edges, a file at a time."""
-    partitions = max(1, documents * bands * _BAND_ROW_BYTES // _BAND_PARTITION_BYTES)
-    keys = Mapped(rows, Bands(work.folder, bands, band_rows))
-    stars = Exchanged(keys, PartitionOfKey(partitions), partitions, Stars(), {"bands": BANDS})
-    work.write(stars, {"edges": EDGES}, "edges")
-    for partition in range(partitions):
-        table = read_table(part_path(work.folder, "edges", partition))
-        yield np.column_stack([table.column(name).to_numpy() for name in ("a", "b")]).astype(np.uint64, copy=False)
+def _resolve(work: Work, rows: Rows, documents: Numbered, banding: tuple[int, int]) -> list[Place]:
+    """From documents to the files of pairs (dropped document, survivor)."""
+    unit_bytes = work.context.config.memory.partition_bytes // 2
+    partitions, in_driver = _sign(work, rows, documents, banding)
+    write_edges(work, rows, documents, banding, partitions)
+    labels = (labels_by_union_find if in_driver else labels_by_stars)(work, documents, partitions)
+    total_bytes = _total_bytes(rows, documents)
+    layout = make_layout(work, documents, labels, total_bytes, unit_bytes)
+    receipts = resolve_units(work, documents, labels, layout, banding)
+    paths = pairs_files(work.folder, receipts)
+    return paths + resolve_rounds(work, layout.giants(), receipts, documents.near.threshold, banding)
 
 
-def _paths(paths: list[Place]) -> Rows:
-    return Rows(pa.table({"path": pa.array([str(path) for path in paths], pa.string())}))
+def _total_bytes(rows: Rows, documents: Numbered) -> int:
+    return sum(rows.table.column("size_bytes").to_pylist()) + int(documents.starts[-1]) * ROW_BYTES
+
+
+def _sign(work: Work, rows: Rows, documents: Numbered, banding: tuple[int, int]) -> tuple[int, bool]:
+    """Write the signatures, and say what lies ahead: (partitions of the band exchange, components in the driver)."""
+    memory = work.context.config.memory
+    bands, count = banding[0], int(documents.starts[-1])
+    taken = sampled_share(count, bands)
+    kinds = {"signatures": signature_schema(documents.near.permutations), "keys": KEYS}
+    receipts = work.write(Mapped(rows, Sign(documents, banding, taken)), kinds, "signatures")
+    signed = [receipt for part in receipts for receipt in part if receipt.kind == "signatures"]
+    members = sum(receipt.rows for receipt in signed)
+    keys = pa.concat_tables([read_table(part_path(work.folder, "keys", part)) for part in range(documents.parts)])
+    graph = estimate_graph(keys.column("key").to_numpy(), taken)
+    band_bytes = members * bands * BAND_ROW_BYTES
+    partitions = max(1, -(-2 * band_bytes // memory.partition_bytes))
+    driver_bytes = count * UNION_FIND_BYTES
+    in_driver = driver_bytes <= memory.driver_bytes
+    disk = sum(receipt.bytes for receipt in signed) + band_bytes + graph.edges * BAND_ROW_BYTES
+    say = work.context.reporter.say
+    say(
+        f"near: {members:,} documents with {bands} bands of {banding[1]}: {members * bands:,} rows "
+        f"({size(band_bytes)}) to shuffle into {partitions:,} partitions"
+    )
+    say(
+        f"near: about {graph.edges:,} candidate edges, {graph.largest:,} documents in the largest bucket (seen in "
+        f"{taken:.2%} of the buckets); up to {size(disk + _total_bytes(rows, documents))} of disk for intermediates"
+    )
+    way = "in the driver" if in_driver else "in rounds on the engine"
+    say(
+        f"near: components by union-find would take {size(driver_bytes)} of the driver's memory, of "
+        f"{size(memory.driver_bytes)} (memory.driver_bytes): they are found {way}"
+    )
+    return partitions, in_driver
+
+
+def _drop(paths: list[Place], documents: Numbered) -> Exchanged:
+    """The plan from files of pairs to `dropped`, by part; a task reads several files."""
+    bundles = np.array_split(np.array([str(path) for path in paths], object), min(len(paths), documents.parts) or 1)
+    rows = Rows(pa.table({"paths": pa.array([bundle.tolist() for bundle in bundles], pa.list_(pa.string()))}))
+    key = PartitionOfNumber(documents.starts, "member")
+    named = NamePairs(documents.survivors.ingest, documents.starts)
+    return Exchanged(Mapped(rows, ReadPairs()), key, documents.parts, named, {"pairs": PAIRS})
 
 
 @dataclass(frozen=True)
@@ -113,82 +141,26 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Sign:
-    """A part's number -> the signatures of its survivors."""
+    """A part's number -> the signatures of its survivors, and a sample of their band keys."""
 
-    survivors: Survivors
-    near: NearDedup
-    starts: np.ndarray  # int64[parts + 1]: the number of each part's first document
-
-    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        part = row.column("part")[0].as_py()
-        number = int(self.starts[part])
-        gone = self.survivors.gone(part)
-        schema = signature_schema(self.near.permutations)
-        for batch in read_part(part_path(self.survivors.ingest, "documents", part), ["id", "text"]):
-            members = pa.array(np.arange(number, number + len(batch), dtype=np.uint64))
-            number += len(batch)
-            here = pc.invert(pc.is_in(batch.column("id"), value_set=gone))
-            if not pc.all(here).as_py():  # filtering copies the texts
-                members, batch = members.filter(here), batch.filter(here)
-            signed = signatures(batch.column("text"), self.near.ngram, self.near.permutations)
-            column = pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), self.near.permutations)
-            yield pa.RecordBatch.from_arrays([members, column], schema=schema)
-
-
-@dataclass(frozen=True)
-class Bands:
-    """A part's number -> (band key, member) of each of its survivors and bands."""
-
-    folder: Place
-    bands: int
-    rows: int
+    documents: Numbered
+    banding: tuple[int, int]
+    taken: float  # the share of the key space that the sample is of
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        for batch in read_part(part_path(self.folder, "signatures", row.column("part")[0].as_py())):
+        for batch in self.documents.sign(row.column("part")[0].as_py()):
+            yield batch
             signed = signature_matrix(batch.column("signature"))
-            usable = has_shingles(signed)
-            keys = band_keys(signed[usable], self.bands, self.rows)
-            members = np.repeat(batch.column("member").to_numpy()[usable], self.bands)
-            yield pa.RecordBatch.from_arrays([pa.array(keys.reshape(-1)), pa.array(members)], schema=BANDS)
-
-
-@dataclass(frozen=True)
-class PartitionOfKey:
-    """The partition of a band key: its leading bits (it is a hash)."""
-
-    partitions: int
-
-    def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
-        return hash_partition(batch.column("key").to_numpy(), self.partitions)
-
-
-@dataclass(frozen=True)
-class Stars:
-    """All members of a range of buckets -> star edges to each bucket's smallest member."""
-
-    def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
-        bands = tables["bands"]
-        edges = star_edges(bands.column("key").to_numpy(), bands.column("member").to_numpy())
-        columns = [pa.array(np.ascontiguousarray(edges[:, side])) for side in (0, 1)]
-        yield pa.RecordBatch.from_arrays(columns, schema=EDGES)
+            yield sampled_keys(band_keys(signed[has_shingles(signed)], *self.banding), self.taken)
 
 
 @dataclass(frozen=True)
 class ReadPairs:
-    """A file of pairs -> its rows."""
+    """Files of pairs -> their rows."""
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        yield from read_part(place(row.column("path")[0].as_py()))
-
-
-@dataclass(frozen=True)
-class PartitionOfNumber:
-    """The part that a document's number lies in."""
-
-    starts: np.ndarray
-
-    def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
-        return np.searchsorted(self.starts, batch.column("member").to_numpy(), side="right").astype(np.int64) - 1
+        for path in row.column("paths")[0].as_py():
+            yield from read_part(place(path))
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
-"""Near-deduplication, second half: components become units of work, and units become pairs (dropped, survivor).
+"""Near-deduplication, the comparison: units become pairs (dropped document, survivor).
 
-A unit holds whole components, up to UNIT_BYTES of text. A larger component is cut, in survivor order, into pieces of
-that size, each a unit of its own. Pieces are resolved in rounds: round r resolves the r-th piece of every such
-component against what was kept of its earlier pieces, which is the same outcome as resolving the whole
-(`dedup.resolve`).
+Flows in: labels and a layout. The documents of a unit meet, and whole components are resolved at once
+(`dedup.resolve`). A piece of a cut component is made ready for the rounds that follow (`near_rounds`); the first piece
+has nothing before it and is resolved here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,16 +16,17 @@ import pyarrow.compute as pc
 
 from codemill.dedup.lsh import band_keys
 from codemill.dedup.order import survivor_order
-from codemill.dedup.resolve import Candidates, Resolution, resolve, resolve_against
+from codemill.dedup.resolve import Candidates, Resolution, resolve
 from codemill.dedup.similarity import ShingleSets, shingle_sets
-from codemill.pipeline.config import BuildConfig, NearDedup
-from codemill.pipeline.documents import provenance, schema_of, source_priorities
-from codemill.pipeline.engines.base import Exchanged, Mapped, Rows
-from codemill.pipeline.places import Place, place
-from codemill.pipeline.stages.frame import Survivors, Work, part_path, part_rows, read_part, read_table
+from codemill.pipeline.documents import schema_of
+from codemill.pipeline.engines.base import Exchanged, Mapped
+from codemill.pipeline.files import Receipt
+from codemill.pipeline.places import Place
+from codemill.pipeline.stages.frame import Work, part_path, read_table
+from codemill.pipeline.stages.near_documents import ORDER, ROW_BYTES, Numbered, signature_field, signature_matrix
+from codemill.pipeline.stages.near_graph import numbers
+from codemill.pipeline.stages.near_units import Layout
 
-UNIT_BYTES = 32 << 20
-_ROW_BYTES = 4096  # what a document costs beside its text: signature, band keys, provenance
 PAIRS = schema_of(
     "pairs",
     [
@@ -37,113 +36,7 @@ PAIRS = schema_of(
         pa.field("similarity", pa.float32()),
     ],
 )
-
-
-class Units(NamedTuple):
-    """Which documents are resolved together.
-
-    unit: int64[n], the unit of each document, -1 for those that are alone in their component.
-    total: how many units there are.
-    giants: for each cut component, the units of its pieces in survivor order; longest first.
-    part_bytes: text of each part that has a unit.
-    """
-
-    unit: np.ndarray
-    total: int
-    giants: list[list[int]]
-    part_bytes: list[int]
-
-
-def resolve_units(
-    work: Work, survivors: Survivors, starts: np.ndarray, labels: np.ndarray, banding: tuple[int, int]
-) -> list[Place]:
-    """Resolve every component; returns the files of PAIRS rows.
-
-    starts: int64[parts + 1], the number of each part's first document. labels: int64[n], each document's component.
-    banding: (bands, rows).
-    """
-    config = work.context.config
-    units = _plan(config, survivors, starts, labels)
-    near = config.dedup.near
-    if near is None or not units.total:
-        return []
-    permutations = near.permutations
-    rows = part_rows(units.part_bytes).table
-    by_part = pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(units.unit))
-    gathered = Mapped(Rows(rows.append_column("units", by_part)), Gather(survivors, work.folder, starts, permutations))
-    first_piece = min((pieces[0] for pieces in units.giants), default=units.total)
-    kinds = {"pairs": PAIRS, "pieces": _piece_schema(permutations)}
-    step = ResolveUnit(config.priorities(), near, banding, first_piece)
-    members = {"members": _member_schema(permutations)}
-    work.write(Exchanged(gathered, PartitionOfUnit(), units.total, step, members), kinds, "resolve")
-    paths = [part_path(work.folder, "pairs", unit) for unit in range(units.total)]
-    for number in range(max(map(len, units.giants), default=0)):
-        pieces = [
-            [str(part_path(work.folder, "pieces", unit)) for unit in g[: number + 1]]
-            for g in units.giants
-            if len(g) > number
-        ]
-        earlier = [
-            [str(_round(work.folder, r) / "pairs" / f"part-{g:05d}.arrow") for r in range(number)]
-            for g in range(len(pieces))
-        ]
-        table = pa.table({"pieces": pieces, "pairs": pa.array(earlier, pa.list_(pa.string()))})
-        resolved = Mapped(Rows(table), ResolvePiece(near.threshold, banding))
-        work.write(resolved, {"pairs": PAIRS}, f"round-{number:04d}", folder=_round(work.folder, number))
-        paths += [part_path(_round(work.folder, number), "pairs", g) for g in range(len(pieces))]
-    return paths
-
-
-def _round(folder: Place, number: int) -> Place:
-    return folder / f"round-{number:04d}"
-
-
-def _plan(config: BuildConfig, survivors: Survivors, starts: np.ndarray, labels: np.ndarray) -> Units:
-    """Cut the components of two or more documents into units of about UNIT_BYTES."""
-    columns = [_column(survivors.ingest, part, "size_bytes") for part in range(len(starts) - 1)]
-    sizes = np.concatenate(columns) if columns else np.zeros(0)
-    costs = sizes.astype(np.int64) + _ROW_BYTES
-    members = np.bincount(labels, minlength=len(labels)) if len(labels) else np.zeros(0, np.int64)
-    totals = np.bincount(labels, weights=costs, minlength=len(labels)).astype(np.int64) if len(labels) else members
-    unit = np.full(len(labels), -1, np.int64)
-    small = (members > 1) & (totals <= UNIT_BYTES)  # by label, which is the component's smallest number
-    unit_of_label = (np.cumsum(np.where(small, totals, 0)) - 1) // UNIT_BYTES
-    count = int(unit_of_label[small].max()) + 1 if small.any() else 0
-    unit[small[labels]] = unit_of_label[labels][small[labels]]
-    giants = []
-    for label in np.flatnonzero((members > 1) & (totals > UNIT_BYTES)):
-        numbers = np.flatnonzero(labels == label)
-        numbers = numbers[_order(config, survivors.ingest, starts, numbers)]
-        piece = (np.cumsum(costs[numbers]) - 1) // UNIT_BYTES
-        piece = np.unique(piece, return_inverse=True)[1]
-        unit[numbers] = count + piece
-        giants.append(list(range(count, count + int(piece[-1]) + 1)))
-        count += int(piece[-1]) + 1
-    due = np.concatenate([[0], np.cumsum(np.where(unit >= 0, sizes, 0))]).astype(np.int64)
-    return Units(unit, count, sorted(giants, key=len, reverse=True), np.diff(due[starts]).tolist())
-
-
-def _column(ingest: Place, part: int, name: str) -> np.ndarray:
-    return read_table(part_path(ingest, "documents", part), [name]).column(name).to_numpy()
-
-
-def _order(config: BuildConfig, ingest: Place, starts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """int64[k]: the survivor order of documents given by their numbers (ascending)."""
-    tables = []
-    for part in range(len(starts) - 1):
-        rows = numbers[(numbers >= starts[part]) & (numbers < starts[part + 1])] - starts[part]
-        if len(rows):
-            tables.append(
-                read_table(part_path(ingest, "documents", part), ["id", "source", "rank"]).take(pa.array(rows))
-            )
-    return _survivor_order(config, pa.concat_tables(tables))
-
-
-def _survivor_order(config: BuildConfig, documents: pa.Table) -> np.ndarray:
-    priorities = source_priorities(config.priorities(), documents.column("source"))
-    return survivor_order(priorities, documents.column("rank"), documents.column("id"))
-
-
+LEFT = schema_of("left", [pa.field("member", pa.uint64()), pa.field("bytes", pa.int64())])  # of a piece: not dropped
 _KNOWN = [
     pa.field("member", pa.uint64()),
     pa.field("id", pa.string()),
@@ -151,57 +44,52 @@ _KNOWN = [
 ]
 
 
-def _member_schema(permutations: int) -> pa.Schema:
-    facts = [pa.field("unit", pa.int64()), pa.field("source", pa.string()), pa.field("rank", pa.float64())]
-    text = [pa.field("text", pa.large_string()), pa.field("signature", pa.list_(pa.uint32(), permutations))]
-    return schema_of("members", [*_KNOWN, *facts, *text])
+def member_schema(permutations: int) -> pa.Schema:
+    facts = [pa.field("unit", pa.int64()), *ORDER[:2]]
+    return schema_of("members", [*_KNOWN, *facts, pa.field("text", pa.large_string()), signature_field(permutations)])
 
 
-def _piece_schema(permutations: int) -> pa.Schema:
+def piece_schema(permutations: int) -> pa.Schema:
     """A piece of a cut component, in survivor order, its texts already made shingle sets."""
-    sets = [
-        pa.field("shingles", pa.large_list(pa.uint64())),
-        pa.field("signature", pa.list_(pa.uint32(), permutations)),
-    ]
-    return schema_of("pieces", [*_KNOWN, *sets])
+    return schema_of(
+        "pieces", [*_KNOWN, pa.field("shingles", pa.large_list(pa.uint64())), signature_field(permutations)]
+    )
+
+
+def resolve_units(
+    work: Work, documents: Numbered, labels: Place, layout: Layout, banding: tuple[int, int]
+) -> list[list[Receipt]]:
+    """Resolve whole components, and make the pieces of the others ready; the receipts of each unit.
+
+    labels: their folder. banding: (bands, rows).
+    """
+    permutations = documents.near.permutations
+    gathered = Mapped(numbers(documents.parts), Gather(documents, labels, layout))
+    step = ResolveUnit(documents, banding, layout.first_piece, tuple(pieces.first for pieces in layout.giants()))
+    plan = Exchanged(gathered, PartitionOfUnit(), layout.total, step, {"members": member_schema(permutations)})
+    kinds = {"pairs": PAIRS, "pieces": piece_schema(permutations), "left": LEFT}
+    return work.write(plan, kinds, "resolve", sums=("bytes",))
 
 
 @dataclass(frozen=True)
 class Gather:
-    """A part's number, its documents' units -> the documents that have one, with text and signature."""
+    """A part's number -> its documents that share a component with others, with unit, text and signature."""
 
-    survivors: Survivors
-    near: Place
-    starts: np.ndarray
-    permutations: int
+    documents: Numbered
+    labels: Place
+    layout: Layout
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         part = row.column("part")[0].as_py()
-        units = row.column("units")[0].values.to_numpy()
-        signed = read_table(part_path(self.near, "signatures", part))
-        first = int(self.starts[part])
+        labels = read_table(part_path(self.labels, "labels", part))
+        members = labels.column("member").to_numpy()
+        units = self.layout.units(labels.column("label").to_numpy(), self.documents.order_facts(part, members))
+        schema = member_schema(self.documents.near.permutations)
         done = 0
-        for batch in read_part(part_path(self.survivors.ingest, "documents", part), _GATHERED):
-            here = units[done : done + len(batch)]
-            rows = np.flatnonzero(here >= 0)
-            members = (first + done + rows).astype(np.uint64)
+        for batch in self.documents.read_members(part, members):
+            batch = batch.append_column("unit", pa.array(units[done : done + len(batch)]))
             done += len(batch)
-            documents = batch.take(pa.array(rows))
-            places = np.searchsorted(signed.column("member").to_numpy(), members)
-            columns = {
-                "member": pa.array(members),
-                "id": documents.column("id"),
-                "where": provenance(pa.Table.from_batches([documents])),
-                "unit": pa.array(here[rows]),
-                "source": documents.column("source"),
-                "rank": documents.column("rank"),
-                "text": documents.column("text"),
-                "signature": signed.column("signature").take(pa.array(places)).combine_chunks(),
-            }
-            yield pa.RecordBatch.from_arrays(list(columns.values()), schema=_member_schema(self.permutations))
-
-
-_GATHERED = ["id", "text", "source", "repo", "path", "rank"]
+            yield from batch.select(schema.names).cast(schema).combine_chunks().to_batches()
 
 
 @dataclass(frozen=True)
@@ -214,67 +102,33 @@ class PartitionOfUnit:
 
 @dataclass(frozen=True)
 class ResolveUnit:
-    """The documents of a unit -> its pairs; or, for a piece of a cut component, the piece made ready for its
-    round."""
+    """The documents of a unit -> its pairs; or, for a piece of a cut component, the piece made ready for its rounds."""
 
-    priorities: dict[str, int]
-    near: NearDedup
+    documents: Numbered
     banding: tuple[int, int]
     first_piece: int  # units from here on are pieces
+    heads: tuple[int, ...]  # the first piece of each component
 
     def __call__(self, unit: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        near = self.documents.near
         members = tables.pop("members")
-        priorities = source_priorities(self.priorities, members.column("source"))
-        order = survivor_order(priorities, members.column("rank"), members.column("id"))
+        order = survivor_order(*(members.column(name) for name in ("priority", "rank", "id")))
         members = members.take(pa.array(order)).combine_chunks()
-        sets = shingle_sets(members.column("text"), self.near.ngram)
-        if unit < self.first_piece:
-            candidates = _candidates(members, sets, self.banding)
-            yield _pairs(members, members, resolve(candidates, self.near.threshold))
-            return
-        shingles = pa.LargeListArray.from_arrays(pa.array(sets.offsets), pa.array(sets.hashes))
-        columns = [
-            *(members.column(f.name).combine_chunks() for f in _KNOWN),
-            shingles,
-            members.column("signature").combine_chunks(),
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=_piece_schema(self.near.permutations))
-
-
-@dataclass(frozen=True)
-class ResolvePiece:
-    """The files of one component's pieces, the last of which is due, and of the earlier ones' pairs -> the last one's
-    pairs."""
-
-    threshold: float
-    banding: tuple[int, int]
-
-    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        *earlier, due = row.column("pieces")[0].as_py()
-        piece = read_table(place(due)).combine_chunks()
-        open_rows = np.arange(len(piece))
-        candidates = _candidates(piece, _sets(piece), self.banding)
-        for path, pairs in zip(earlier, row.column("pairs")[0].as_py(), strict=True):
-            kept = _kept(place(path), place(pairs))
-            rest = candidates.take(open_rows)
-            found = resolve_against(_candidates(kept, _sets(kept), self.banding), rest, self.threshold)
-            yield _pairs(piece.take(pa.array(open_rows)), kept, found)
-            open_rows = open_rows[found.survivor < 0]
-        rest = piece.take(pa.array(open_rows)).combine_chunks()
-        yield _pairs(rest, rest, resolve(candidates.take(open_rows), self.threshold))
-
-
-def _kept(piece: Place, pairs: Place) -> pa.Table:
-    """What an earlier round kept of its piece."""
-    table = read_table(piece)
-    gone = read_table(pairs, ["member"]).column("member").combine_chunks()
-    return table.filter(pc.invert(pc.is_in(table.column("member"), value_set=gone))).combine_chunks()
-
-
-def _sets(piece: pa.Table) -> ShingleSets:
-    lists = piece.column("shingles").combine_chunks()
-    offsets = lists.offsets.to_numpy()
-    return ShingleSets(offsets - offsets[0], lists.flatten().to_numpy())
+        sets = shingle_sets(members.column("text"), near.ngram)
+        cost = pc.add(pc.binary_length(members.column("text")), ROW_BYTES).combine_chunks()
+        members = members.drop_columns("text")
+        open_rows = np.arange(len(members))
+        if unit < self.first_piece or unit in self.heads:
+            found = resolve(_candidates(members, sets, self.banding), near.threshold)
+            yield pairs_of(members, members, found)
+            open_rows = np.flatnonzero(found.survivor < 0)
+        if unit >= self.first_piece:
+            left = pa.table([members.column("member"), cost.cast(pa.int64())], schema=LEFT).take(pa.array(open_rows))
+            yield from left.combine_chunks().to_batches()
+            shingles = pa.LargeListArray.from_arrays(pa.array(sets.offsets), pa.array(sets.hashes))
+            table = members.append_column("shingles", shingles)
+            schema = piece_schema(near.permutations)
+            yield from table.select(schema.names).cast(schema).combine_chunks().to_batches()
 
 
 def _candidates(members: pa.Table, sets: ShingleSets, banding: tuple[int, int]) -> Candidates:
@@ -282,15 +136,17 @@ def _candidates(members: pa.Table, sets: ShingleSets, banding: tuple[int, int]) 
     return Candidates(band_keys(signed, *banding), signed, sets)
 
 
-def signature_matrix(column: pa.FixedSizeListArray) -> np.ndarray:
-    """uint32[n, permutations] of a signature column, without a copy."""
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+def piece_candidates(piece: pa.Table, banding: tuple[int, int]) -> Candidates:
+    """The documents of a piece, as they are compared."""
+    lists = piece.column("shingles").combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    return _candidates(piece, ShingleSets(offsets - offsets[0], lists.flatten().to_numpy()), banding)
 
 
-def _pairs(members: pa.Table, survivors: pa.Table, found: Resolution) -> pa.RecordBatch:
+def pairs_of(members: pa.Table, survivors: pa.Table, found: Resolution) -> pa.RecordBatch:
     """The dropped among `members`, each with its survivor, a row of `survivors`."""
     dropped = np.flatnonzero(found.survivor >= 0)
-    stayed = survivors.take(pa.array(found.survivor[dropped]))
+    stayed = survivors.select(["id", "where"]).take(pa.array(found.survivor[dropped]))
     columns = [
         members.column("member").take(pa.array(dropped)),
         stayed.column("id"),
