@@ -30,8 +30,8 @@ KNOWN = {
 LIBRARIES = {"dedup": ARRAYS | {"datasketch"}, "tokenize": ARRAYS | {"sentencepiece"}, "floor": ARRAYS}
 # A heavy library -> the only places that may import it.
 PLACES = {
-    "apache_beam": ("pipeline/engines/beam.py",),
-    "ray": ("pipeline/engines/ray.py", "selfinstruct/", "training/"),
+    "apache_beam": ("pipeline/engines/beam.py", "pipeline/transforms/beam.py"),
+    "ray": ("pipeline/engines/ray.py", "pipeline/transforms/ray.py", "selfinstruct/", "training/"),
     "torch": ("training/",),
 }
 
@@ -96,6 +96,8 @@ def test_no_part_knows_another_that_the_design_keeps_from_it() -> None:
         ("pipeline/stages/near.py", "codemill.dedup.near", True),
         ("pipeline/engines/local.py", "ray.data", False),
         ("pipeline/engines/ray.py", "ray.data", True),
+        ("pipeline/transforms/near.py", "apache_beam", False),
+        ("pipeline/transforms/beam.py", "apache_beam", True),
         ("training/loader.py", "codemill.pipeline.shards", True),
         ("training/loader.py", "codemill.pipeline.build", False),
         ("src/codemill/hashing.py", "codemill.dedup.near", False),
