@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from codemill.hashing import id_words
 from codemill.pipeline.documents import DOCUMENTS, DROPPED
 from codemill.pipeline.engines.base import hash_partition
 from codemill.pipeline.manifest import read_manifest
-from codemill.pipeline.places import Place, RemotePath, filesystem, listing
+from codemill.pipeline.places import Place, listing, open_place
 from codemill.pipeline.stages.frame import part_path, read_part, view_part
 from codemill.pipeline.stages.tokenizer import load_model
 from codemill.tokenize.model import TokenizerModel
@@ -47,10 +48,11 @@ class Dataset:
         for path in paths:
             if path.name not in there:
                 raise DataError(f"{path}: is in the manifest but not there; build again")
-        if not isinstance(self.path, RemotePath):
+        if isinstance(self.path, Path):
             return pads.dataset([str(path) for path in paths], schema=schema, format="parquet")
-        system, root = filesystem(str(self.path / folder))
-        return pads.dataset([f"{root}/{path.name}" for path in paths], schema, "parquet", filesystem=system)
+        parquet = pads.ParquetFileFormat()
+        fragments = [parquet.make_fragment(open_place(path)) for path in paths]  # read in our way: it tries again
+        return pads.FileSystemDataset(fragments, schema, parquet)
 
     def shard_paths(self) -> list[Place]:
         return [self.path / shard["file"] for shard in self.manifest["shards"]]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import io
 import os
+import time
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ from codemill.errors import ConfigError, RunError
 # Of a request that fails: 25 ms before the second try, then twice as long each time. (Arrow's "standard" strategy
 # has a hundred retries for the whole life of a client, and then none.)
 _ATTEMPTS = 11
+_FIRST_WAIT_SECS = 0.025  # as S3's client waits
+# What the client makes of an error that is longer than the read that it answers; it does not ask again by itself.
+_UNREADABLE_ANSWER = "Failed to flush response stream"
 _GS_RETRY = datetime.timedelta(seconds=60)  # its own default waits a quarter of an hour
 _CHUNK_BYTES = 32 << 20  # three parts of an upload
 
@@ -121,27 +126,33 @@ class RemotePath:
         return RemotePath(self.url.rpartition("/")[0])
 
     def is_file(self) -> bool:
-        return self._info().type == pyarrow.fs.FileType.File
+        return self.info().type == pyarrow.fs.FileType.File
 
     def is_dir(self) -> bool:
-        return self._info().type == pyarrow.fs.FileType.Directory
+        return self.info().type == pyarrow.fs.FileType.Directory
 
     def exists(self) -> bool:
-        return self._info().type != pyarrow.fs.FileType.NotFound
+        return self.info().type != pyarrow.fs.FileType.NotFound
 
     def size_bytes(self) -> int:
-        return self._info().size or 0
+        return self.info().size or 0
 
-    def _info(self) -> pyarrow.fs.FileInfo:
+    def info(self) -> pyarrow.fs.FileInfo:
+        """Type, size and time."""
         with reached(self):
             system, path = filesystem(self.url)
-            return system.get_file_info(path)
+            try:
+                return system.get_file_info(path)
+            except OSError as error:
+                if "ACCESS_DENIED" in str(error):  # a look at one object only says no; a listing says why
+                    system.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True))
+                raise
 
     def open(self) -> pa.NativeFile:
-        """For reading, with random access. Raises FileNotFoundError, or RunError."""
+        """For reading, with random access. This raises FileNotFoundError or RunError, and all reading RunError."""
         system, path = filesystem(self.url)
         try:
-            return system.open_input_file(path)
+            return pa.PythonFile(_RemoteFile(self, system.open_input_file(path)), "r")
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -149,7 +160,7 @@ class RemotePath:
                 raise error
 
     def read_bytes(self) -> bytes:
-        with self.open() as file, reached(self):
+        with self.open() as file:
             return file.read()
 
     def unlink(self, missing_ok: bool = False) -> None:
@@ -177,6 +188,43 @@ class RemotePath:
                 raise
         if self.size_bytes() != file.stat().st_size:
             raise RunError(f"{self}: the store does not hold what was written; run the same command again")
+
+
+class _RemoteFile(io.RawIOBase):
+    """A remote file whose every operation raises RunError where the store cannot be reached."""
+
+    def __init__(self, path: RemotePath, file: pa.NativeFile) -> None:
+        self._path, self._file = path, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        attempt = 0
+        with reached(self._path):
+            while True:
+                try:
+                    return self._file.read(None if size < 0 else size)
+                except OSError as error:
+                    attempt += 1
+                    if _UNREADABLE_ANSWER not in str(error) or attempt == _ATTEMPTS:
+                        raise
+                time.sleep(_FIRST_WAIT_SECS * 2**attempt)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with reached(self._path):
+            self._file.seek(offset, whence)
+            return self._file.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 Place = Path | RemotePath

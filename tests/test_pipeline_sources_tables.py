@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oracles.sources import read_all, reasons_by_path, texts_by_path, write
 
 from codemill.errors import ConfigError, DataError, RunError
+from codemill.pipeline import places
 from codemill.pipeline.config import Source
 from codemill.pipeline.sources import inputs
 from codemill.pipeline.sources.inputs import find_inputs, open_input
@@ -280,7 +281,8 @@ def test_a_url_that_cannot_be_reached_ends_the_run(monkeypatch: pytest.MonkeyPat
     def unreachable(url: str) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(inputs, "filesystem", unreachable)
+    for module in (inputs, places):
+        monkeypatch.setattr(module, "filesystem", unreachable)
     with pytest.raises(RunError, match=r"memory://data.*no route to host; check the address"):
         list_splits(table_source(path, kind="jsonl"))
 

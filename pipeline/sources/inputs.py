@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import json
 import os
 import posixpath
@@ -139,36 +138,7 @@ def open_input(url: str) -> pa.NativeFile:
     """
     if not is_url(url):
         return pa.OSFile(url, "rb")
-    return pa.PythonFile(_Reached(RemotePath(url)), "r")
-
-
-class _Reached(io.RawIOBase):
-    """A remote file whose every operation raises RunError where the store cannot be reached."""
-
-    def __init__(self, path: RemotePath) -> None:
-        self._path, self._file = path, path.open()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        with reached(self._path):
-            return self._file.read(None if size < 0 else size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        with reached(self._path):
-            self._file.seek(offset, whence)
-            return self._file.tell()
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    return RemotePath(url).open()
 
 
 def find_inputs(source: Source) -> list[Input]:
@@ -229,11 +199,9 @@ def _remote(url: str) -> Iterator[Input]:
     wild = _WILDCARD.search(rest)
     base = f"{scheme}://{_fixed_part(rest) if wild else posixpath.dirname(rest)}"
     if not wild:
-        with reached(url):
-            system, path = filesystem(url)
-            info = system.get_file_info(path)
+        info = RemotePath(url).info()
         if info.type != pyarrow.fs.FileType.NotFound:
-            yield _remote_input(system, base, rest.rpartition("/")[2], info)
+            yield _remote_input(filesystem(url)[0], base, rest.rpartition("/")[2], info)
         return
     pattern = url[len(base) :].lstrip("/")
     matches = pathspec.GitIgnoreSpec.from_lines([f"/{pattern}"])
