@@ -37,16 +37,17 @@ from codemill.tokenize.packing import BOS_EOS
 
 _GONE = "gone.arrow"
 _SHOWN = 20  # documents, in text for a person; names in a message
+_LISTED = 1000  # documents, for a program
 
 
 def remove(out: Place, request: Request, engine: Engine, *, dry_run: bool = False) -> dict[str, Any]:
     """Take what is asked for out of the dataset in OUT; first complete a removal that did not end.
 
     Returns `completed`, the record of that one, or null; `removed`, the record of this one (in a dry run: of what it
-    would be), or null where nothing is left to remove; `documents`: id, source, repo, path and detail of what goes;
-    `already_out`: files that are asked for and are no documents; `same_text_stays`: documents with the text of such a
-    file. Raises ConfigError where nothing is asked for, DataError where a name is unknown or means several documents,
-    before anything is changed.
+    would be), or null where nothing is left to remove; `documents`: id, source, repo, path and detail of the first
+    _LISTED that go; `already_out`: files that are asked for and are no documents; `same_text_stays`: documents that
+    have the text of such a file. Raises ConfigError where nothing is asked for, DataError where a name is unknown or
+    means several documents, or a file is damaged, before anything is changed.
     """
     if dry_run:
         return _told(_plan(Dataset(out), request, engine), None)
@@ -75,7 +76,7 @@ def _told(plan: Plan | None, completed: dict[str, Any] | None) -> dict[str, Any]
     return {
         "completed": completed,
         "removed": plan.manifest["removals"][-1] if len(plan.gone) else None,
-        "documents": plan.gone.select(["id", "source", "repo", "path", "detail"]).to_pylist(),
+        "documents": plan.gone.slice(0, _LISTED).select(["id", "source", "repo", "path", "detail"]).to_pylist(),
         "already_out": plan.already_out,
         "same_text_stays": plan.same_text_stays,
     }
@@ -87,7 +88,7 @@ def as_text(told: dict[str, Any], *, dry_run: bool) -> str:
     record = told["removed"]
     if record:
         lines.append(f"{'would remove' if dry_run else 'removed'} {_counts(record)}")
-        lines += _listed(told["documents"]) if dry_run else []
+        lines += _listed(told["documents"], record["documents"]) if dry_run else []
         lines.append("stages/ goes too, because it holds texts; what the tokenizer learned from them is not undone")
         if record["duplicates_still_dropped"]:
             lines.append(
@@ -113,9 +114,9 @@ def _counts(record: dict[str, Any]) -> str:
     )
 
 
-def _listed(documents: list[dict[str, Any]]) -> list[str]:
+def _listed(documents: list[dict[str, Any]], count: int) -> list[str]:
     shown = [f"  {d['id']} {d['source']}:{d['repo'] or ''}/{d['path']}, {d['detail']}" for d in documents[:_SHOWN]]
-    return [*shown, f"  and {len(documents) - _SHOWN:,} more"] if len(documents) > _SHOWN else shown
+    return [*shown, f"  and {count - _SHOWN:,} more"] if count > _SHOWN else shown
 
 
 class Plan(NamedTuple):
@@ -213,15 +214,11 @@ def _require_one_each(request: Request, gone: pa.Table) -> None:
     for row in named.column("path").value_counts().to_pylist():
         if row["counts"] > 1:
             same = named.filter(pc.equal(named.column("path"), row["values"])).slice(0, _SHOWN)
-            places = ", ".join(f"{name} ({place})" for name, place in zip(_names(same), provenance(same), strict=True))
+            places = ", ".join(f"{row[0]} ({row[1]})" for row in zip(same.column("id"), provenance(same), strict=True))
             raise DataError(
                 f"{row['values']!r}: {row['counts']} documents have this path: {places}; "
                 "give ids, or `source:repo/path`"
             )
-
-
-def _names(table: pa.Table) -> list[str]:
-    return table.column("id").to_pylist()
 
 
 class _Traces(NamedTuple):
@@ -282,13 +279,12 @@ def _count_out(manifest: dict[str, Any], gone: pa.Table, held: pa.Table) -> None
     tokens = gone.column("tokens").to_numpy() * epochs
     for key, column in (("languages", "language"), ("sources", "source")):
         table = pa.table({"name": gone.column(column), "bytes": gone.column("size_bytes"), "tokens": tokens})
-        groups = table.group_by("name", use_threads=False)
-        counts = [("bytes", "count"), ("bytes", "sum"), ("tokens", "sum")]
-        for name, documents, size_bytes, taken in zip(*(c.to_pylist() for c in groups.aggregate(counts)), strict=True):
-            entry = manifest[key][name or "unknown"]
-            entry["documents"] -= documents
-            entry["bytes"] -= size_bytes
-            entry["tokens"] -= taken
+        sums = [("bytes", "count"), ("bytes", "sum"), ("tokens", "sum")]
+        for row in table.group_by("name", use_threads=False).aggregate(sums).to_pylist():
+            entry = manifest[key][row["name"] or "unknown"]
+            entry["documents"] -= row["bytes_count"]
+            entry["bytes"] -= row["bytes_sum"]
+            entry["tokens"] -= row["tokens_sum"]
     if manifest["tokenizer"]:
         manifest["tokenizer"]["lossy_characters"] -= pc.sum(gone.column("lossy")).as_py()
         _count_out_of_mixture(manifest["mixture"], gone, tokens + BOS_EOS * epochs)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from codemill.pipeline.documents import DOCUMENTS, DROPPED, REMOVE, dropped_rows
 from codemill.pipeline.files import TableWriter, atomic_file
 from codemill.pipeline.places import Place, open_place
 from codemill.pipeline.removal_request import BATCH_ROWS
-from codemill.pipeline.stages.frame import read_table, view_part, view_table
+from codemill.pipeline.stages.frame import read_table, view_part
 from codemill.tokenize.removal import without_segments
 
 REWRITTEN = schema_of(
@@ -67,19 +66,25 @@ class Rewrite:
 
     def _left(self, path: Place) -> _Left:
         folder = path.parent.name
-        if folder == "dropped":
-            return _Left(DROPPED, "parquet", _with_rows(path, read_table(self.gone)))
-        ids = read_table(self.gone, ["id"]).column("id").combine_chunks()
+        gone = read_table(self.gone)
+        if folder == "shards":
+            return _Left(_schema(path), "shard", _sequences(path, gone.column("id"), self.padding))
+        gone = gone.filter(pc.equal(gone.column("part"), path.name.partition(".")[0])).combine_chunks()
+        ids = gone.column("id").combine_chunks()
         if folder == "documents":
             return _Left(DOCUMENTS, "parquet", _documents(path, ids))
-        schema = view_table(path).schema
-        if folder == "shards":
-            return _Left(schema, "shard", _sequences(path, ids, self.padding))
-        return _Left(schema, "plain", (_others(batch, ids) for batch in view_part(path)))
+        if folder == "dropped":
+            return _Left(DROPPED, "parquet", _with_rows(path, gone))
+        return _Left(_schema(path), "plain", (_others(batch, ids) for batch in view_part(path)))
 
 
-def _others(batch: pa.RecordBatch, ids: pa.Array) -> pa.RecordBatch:
-    """The rows of a batch that have none of the ids."""
+def _schema(path: Place) -> pa.Schema:
+    with open_place(path) as file:
+        return pa.ipc.open_file(file).schema
+
+
+def _others(batch: Any, ids: pa.Array) -> Any:
+    """The rows of a batch or table that have none of the ids."""
     return batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=ids)))
 
 
@@ -90,19 +95,20 @@ def _documents(path: Place, ids: pa.Array) -> Iterator[pa.RecordBatch]:
 
 
 def _with_rows(path: Place, gone: pa.Table) -> Iterator[pa.RecordBatch]:
-    """The rows of a part of dropped/, and one for each document that goes from this part."""
+    """The rows of a part of dropped/, and one for each document that goes."""
     with open_place(path) as file:
-        dropped = pq.read_table(file)
+        dropped = pq.read_table(file).cast(DROPPED)
     there = dropped.filter(pc.equal(dropped.column("stage"), REMOVE)).column("id").combine_chunks()
-    here = pc.equal(gone.column("part"), path.name.partition(".")[0])
-    new = _others(gone.filter(here).combine_chunks(), there)
+    new = _others(gone, there)
     rows = dropped_rows(new, "opted_out", new.column("detail").combine_chunks(), stage=REMOVE)
-    yield from sorted_dropped(pa.concat_tables([dropped.cast(DROPPED), pa.Table.from_batches([rows])]))
+    yield from sorted_dropped(pa.concat_tables([dropped, pa.Table.from_batches([rows])]))
 
 
-def _sequences(path: Place, ids: pa.Array, padding: int) -> Iterator[pa.RecordBatch]:
+def _sequences(path: Place, gone: pa.ChunkedArray, padding: int) -> Iterator[pa.RecordBatch]:
+    held = [batch.column("segment_ids").flatten() for batch in view_part(path, ["segment_ids"])]
+    gone = gone.filter(pc.is_in(gone, value_set=pa.concat_arrays(held))).combine_chunks()  # each look hashes them all
     for batch in view_part(path):
-        gone = pc.is_in(batch.column("segment_ids").flatten(), value_set=ids)
-        left = without_segments(batch, np.asarray(gone.to_numpy(zero_copy_only=False), bool), padding)
+        goes = pc.is_in(batch.column("segment_ids").flatten(), value_set=gone).to_numpy(zero_copy_only=False)
+        left = without_segments(batch, goes, padding)
         if len(left):  # the first batch of a shard, which is empty, is the writer's own
             yield left

@@ -70,7 +70,7 @@ class Request(NamedTuple):
         found = pa.nulls(len(table), pa.string())
         for detail, asked in reversed(asks.items()):
             found = pc.if_else(asked, detail, found)
-        return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+        return found
 
     def seen(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """bool[ids] and bool[paths]: which of them a table with the columns of PLACE has."""

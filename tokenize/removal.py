@@ -6,6 +6,7 @@ left. Guarantees: what stays keeps its tokens and its order; nothing is left of 
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,16 +34,24 @@ def without_segments(sequences: pa.RecordBatch, gone: np.ndarray, padding: int) 
     rows = np.flatnonzero(counts)
     bounds = offsets_of(counts[rows])
     ends, ids = list_buffers(left["ids"])
-    tokens = np.full((len(rows), length), padding, ids.dtype)
-    tokens[np.arange(length) < np.diff(ends[bounds])[:, None]] = ids[ends[0] : ends[-1]]
+    tokens = np.full(len(rows) * length, padding, ids.dtype)
+    _put(ids, ends[bounds], length, tokens)
     columns = {
-        "input_ids": pa.FixedSizeListArray.from_arrays(pa.array(tokens.reshape(-1)), length),
+        "input_ids": pa.FixedSizeListArray.from_arrays(pa.array(tokens), length),
         "segment_lengths": _lists(bounds, pa.array(np.diff(ends).astype(np.int32))),
         **{name: _lists(bounds, left[column].combine_chunks()) for name, column in _LISTS.items()},
         "loss_ranges": _moved_ranges(sequences, table["sequence"].to_numpy(), all_lengths, gone).take(pa.array(rows)),
     }
     arrays = [columns[field.name].cast(field.type) for field in sequences.schema]
     return pa.RecordBatch.from_arrays(arrays, schema=sequences.schema)
+
+
+@nb.njit(cache=True, nogil=True)
+def _put(values, bounds, length, tokens):
+    """Write run i of values, values[bounds[i] : bounds[i + 1]], to the beginning of the i-th `length` tokens."""
+    for i in range(len(bounds) - 1):
+        size = bounds[i + 1] - bounds[i]
+        tokens[i * length : i * length + size] = values[bounds[i] : bounds[i + 1]]
 
 
 def _lists(bounds: np.ndarray, values: pa.Array) -> pa.ListArray:
