@@ -75,9 +75,9 @@ _NUMBERS = pa.schema([("number", pa.int64())])
 
 @dataclass(frozen=True)
 class Settings:
-    """The engine's options. temp: where a Ray of our own keeps its sockets, logs and spilled objects.
+    """The engine's options. temp_dir: where a Ray of our own keeps its sockets, logs and spilled objects.
 
-    patience_secs: how long the cluster may be without a node on which a task fits.
+    patience_secs: how long the cluster may be away, or without a machine on which a task fits.
     """
 
     address: str = "local"
@@ -88,7 +88,7 @@ class Settings:
     temp_dir: str | None = None
     cpus_per_task: float = 1
     memory_per_task: int = _MEMORY_PER_TASK
-    patience_secs: float = 300
+    patience_secs: float = 120
 
     @property
     def block_bytes(self) -> int:
@@ -204,7 +204,7 @@ def run_step(settings: Settings, folder: Path, file: JobFile, pending: list[int]
     """In Ray's process: work the pending parts of a job off. folder: for what a Ray of our own leaves."""
     job = load_job(file)
     if not ray.is_initialized():
-        with errors_left(job, "Ray"):
+        with _in_time(job, settings):
             _join(settings, folder)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -215,16 +215,28 @@ def run_step(settings: Settings, folder: Path, file: JobFile, pending: list[int]
         _dataset(settings, job, pending).materialize()
 
 
+@contextlib.contextmanager
+def _in_time(job: Job, settings: Settings) -> Iterator[None]:
+    """Ray itself knocks at an address where nobody is for a quarter of an hour and more."""
+    message = f"--address={settings.address}: no Ray cluster answers there; see whether it runs, and its head's address"
+    timer = threading.Timer(settings.patience_secs, _give_up, (job, message))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except ConnectionError:
+        _give_up(job, message)
+    finally:
+        timer.cancel()
+
+
 def _join(settings: Settings, folder: Path) -> None:
     """Start Ray, or join the cluster."""
     os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))
     environment = settings.runtime_env or {}
     if settings.address != "local":
         environment = {**environment, "env_vars": {**_THREADS, **environment.get("env_vars", {})}}
-        try:
-            ray.init(settings.address, namespace=settings.namespace, runtime_env=environment)
-        except ConnectionError as error:
-            raise ConfigError(f"--address={settings.address}: no Ray cluster answers there: {error}") from None
+        ray.init(settings.address, namespace=settings.namespace, runtime_env=environment)
         return
     cpus = settings.num_cpus or len(os.sched_getaffinity(0))
     # The shuffle runs in workers of two further kinds, which would be started anew each time.
@@ -275,7 +287,7 @@ def _watched(settings: Settings, job: Job) -> Iterator[None]:
             if any(_fits(settings, node["Resources"]) for node in ray.nodes() if node["Alive"]):
                 seen = time.monotonic()
             elif time.monotonic() - seen > settings.patience_secs:
-                _give_up(settings, job)
+                _give_up(job, _no_room(settings))
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -284,12 +296,16 @@ def _watched(settings: Settings, job: Job) -> Iterator[None]:
         ended.set()
 
 
-def _give_up(settings: Settings, job: Job) -> None:
-    message = (
+def _no_room(settings: Settings) -> str:
+    return (
         f"for {settings.patience_secs:.0f} s no machine of the Ray cluster has had what a task needs "
         f"({settings.cpus_per_task:g} CPUs, {settings.memory_per_task / 1e9:g} GB of memory); start some, or give "
         "--cpus-per-task and --memory-per-task that fit; what is finished is kept"
     )
+
+
+def _give_up(job: Job, message: str) -> NoReturn:
+    """End this process with a ConfigError for the driver."""
     with contextlib.suppress(ConfigError), errors_left(job, "Ray"):
         raise ConfigError(message)
     fail(message)
