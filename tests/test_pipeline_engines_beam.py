@@ -254,6 +254,12 @@ def test_only_pending_partitions_are_worked_and_empty_ones_too(tmp_path: Path) -
     assert notes == [["0"], ["7000", "7000"], ["0", "0"], ["0"]]
 
 
+def test_an_exchange_of_no_rows_works_all_its_partitions(tmp_path: Path) -> None:
+    rows = Rows(pa.table({"task": pa.array([], pa.int64())}))
+    found = run(tmp_path, (), Exchanged(Mapped(rows, Count()), Spread(), 3, Sum(), {"numbers": NUMBERS}))
+    assert [read_table(tmp_path / name).num_rows for name in sorted(found)] == [0, 0, 0]
+
+
 def test_workers_with_other_software_or_without_the_folder_are_told(tmp_path: Path) -> None:
     job, _ = make_job(plan(Count()), sink(tmp_path))
     file = leave_job(job)
@@ -463,15 +469,7 @@ def local_build(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return built(tmp_path_factory.mktemp("local"), tree, LocalEngine(1, Reporter(quiet=True)))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param(("--direct_num_workers=3",), id="in_memory_3"),
-        pytest.param((), id="in_memory", marks=slow),
-        pytest.param(THREADS, id="multi_threading", marks=slow),
-        pytest.param(PROCESSES, id="multi_processing", marks=slow),
-    ],
-)
+@pytest.mark.parametrize("options", LOCAL_RUNNERS[1:3])
 def test_a_build_has_the_local_engine_s_bytes(
     tmp_path: Path, tree: Path, options: tuple[str, ...], local_build: dict[str, str]
 ) -> None:
@@ -488,7 +486,7 @@ def test_a_build_on_a_job_service_has_the_local_engine_s_bytes(
 
 
 @slow
-def test_a_build_goes_on_when_a_worker_process_is_killed(
+def test_a_build_of_worker_processes_one_of_which_is_killed_has_the_local_engine_s_bytes(
     tmp_path: Path, tree: Path, local_build: dict[str, str]
 ) -> None:
     """One is killed from outside as soon as it works on the documents."""

@@ -40,7 +40,7 @@ from codemill.pipeline.engines.cluster import (
     unpacked,
     until_done,
 )
-from codemill.pipeline.engines.tasks import make_job, settle_worker
+from codemill.pipeline.engines.tasks import Job, make_job, settle_worker
 from codemill.pipeline.files import Receipt, readable_os_errors
 from codemill.pipeline.progress import Reporter
 
@@ -153,9 +153,8 @@ def make_pipeline(flags: tuple[str, ...], work: Work) -> beam.Pipeline:
     if work.rows is None:
         _numbers(pipeline, "Parts", work.pending) | "Map" >> beam.ParDo(MapPart(work))
     else:
-        spread = _numbers(pipeline, "Rows", range(work.rows)) | "Spread" >> beam.ParDo(SpreadRow(work))
-        due = _numbers(pipeline, "Partitions", work.pending) | "Due" >> beam.Map(_due)
-        exchanged = (spread, due) | "Both" >> beam.Flatten() | "Exchange" >> beam.GroupByKey()
+        rows = _numbers(pipeline, "Rows", range(max(work.rows, 1)))
+        exchanged = rows | "Spread" >> beam.ParDo(SpreadRow(work)) | "Exchange" >> beam.GroupByKey()
         exchanged | "Reduce" >> beam.ParDo(ReducePartition(work))
     return pipeline
 
@@ -164,10 +163,6 @@ def _numbers(pipeline: beam.Pipeline, label: str, numbers: Iterable[int]) -> bea
     """Numbers of tasks, each a bundle of its own where the runner so wishes."""
     listed = pipeline | f"{label}" >> beam.Create(numbers).with_output_types(int)
     return listed | f"Reshuffle {label}" >> beam.Reshuffle()
-
-
-def _due(partition: int) -> tuple[int, pa.RecordBatch]:
-    return partition, _DUE
 
 
 class _Task(beam.DoFn):
@@ -185,6 +180,14 @@ class _Task(beam.DoFn):
     def display_data(self) -> dict[str, Any]:
         return {"step": self._label, "job": str(self._file.place)}
 
+    @contextlib.contextmanager
+    def _job(self, task: str) -> Iterator[Job]:
+        """The job, while one of its tasks is under way."""
+        job = load_job(self._file)
+        with errors_left(job, task):
+            yield job
+        pa.default_memory_pool().release_unused()
+
     def _count(self, receipts: list[Receipt]) -> None:
         self._rows.inc(sum(receipt.rows for receipt in receipts))
         self._bytes.inc(sum(receipt.bytes for receipt in receipts))
@@ -196,24 +199,31 @@ class MapPart(_Task):
     """A row of the work list -> its files. Counts the rows and bytes written."""
 
     def process(self, part: int) -> None:
-        job = load_job(self._file)
-        with errors_left(job, f"part {part}"):
+        with self._job(f"part {part}") as job:
             self._count(job.map_row(part))
 
 
 @beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(tuple[int, pa.RecordBatch])
 class SpreadRow(_Task):
-    """A row of the work list -> its batches for the pending partitions. Counts what goes into the exchange."""
+    """A row of the work list -> its batches for the pending partitions. Counts what goes into the exchange.
+
+    The rows share the pending partitions among them and tell each that it is due, so that empty ones are worked too.
+    (To flatten a collection of those into this one would make Beam's local runner send everything twice.)
+    """
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
+        self._tasks = work.rows or 0
         self._pending = np.zeros(work.parts, np.bool_)
         self._pending[list(work.pending)] = True
 
     def process(self, row: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        job = load_job(self._file)
-        with errors_left(job, f"row {row}"):
+        for partition in np.flatnonzero(self._pending)[row :: max(self._tasks, 1)].tolist():
+            yield partition, _DUE
+        if row >= self._tasks:  # there are no rows, only partitions
+            return
+        with self._job(f"row {row}") as job:
             for partition, _, batch in job.spread_row(row):
                 if self._pending[partition]:
                     self._batches.inc()
@@ -229,8 +239,7 @@ class ReducePartition(_Task):
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> None:
         partition, batches = element
-        job = load_job(self._file)
-        with errors_left(job, f"partition {partition}"):
+        with self._job(f"partition {partition}") as job:
             self._count(job.reduce(partition, ((kind_of(b.schema), b) for b in batches if b.num_columns)))
 
 
