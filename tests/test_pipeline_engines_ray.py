@@ -109,7 +109,7 @@ class Sum:
         yield pa.RecordBatch.from_arrays(columns, schema=SUMS)
 
 
-def plan(count: Count = Count(), summed: Sum = Sum()) -> Collection:
+def plan(count: Count = Count(), summed: Sum = Sum()) -> Exchanged:
     rows = Rows(pa.table({"task": pa.array(range(TASKS), pa.int64())}))
     return Exchanged(Mapped(rows, count), Spread(), PARTITIONS, summed, {"numbers": NUMBERS})
 
@@ -152,6 +152,14 @@ def test_a_plan_without_an_exchange_writes_a_file_for_each_row(local_ray: RayEng
         expected = run(engine, tmp_path / "local", rows)
     assert run(local_ray, tmp_path / "ray", rows) == expected
     assert len(expected) == TASKS
+
+
+def test_an_exchange_of_no_rows_still_writes_every_partition(local_ray: RayEngine, tmp_path: Path) -> None:
+    nothing = dataclasses.replace(plan(), upstream=Mapped(Rows(pa.table({"task": pa.array([], pa.int64())})), Count()))
+    with LocalEngine(1, QUIET) as engine:
+        expected = run(engine, tmp_path / "local", nothing)
+    assert run(local_ray, tmp_path / "ray", nothing) == expected
+    assert len(expected) == PARTITIONS
 
 
 @pytest.mark.parametrize("side", ["map", "reduce"])
@@ -245,6 +253,7 @@ def test_options_are_those_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["--runtime-env=missing.yaml"], r"--runtime-env.*missing\.yaml"),
         (["--runtime-env={"], r"--runtime-env"),
         (["--runtime-env=[]"], r"--runtime-env"),
+        (["--object-spilling-directory=/no/such"], r"/no/such: No such file"),
         (["--address=auto", "--num-cpus=3"], r"--num-cpus \(--workers\) 3.*auto"),
     ],
 )
@@ -404,48 +413,55 @@ import sys
 from pathlib import Path
 import test_pipeline_engines_ray as t
 if __name__ == "__main__":
-    with t.RayEngine(["--num-cpus=1"], t.Reporter(quiet=True)) as engine:
-        count = t.Count(t.Blow(Path(sys.argv[2]), "sleep")) if len(sys.argv) > 2 else t.Count()
-        t.run(engine, Path(sys.argv[1]), t.plan(count))
+    out, spill, sleep = map(Path, sys.argv[1:])
+    count = t.Count(t.Blow(sleep, "sleep") if sleep.name != "awake" else None)
+    with t.RayEngine(["--num-cpus=1", f"--object-spilling-directory={spill}"], t.Reporter(quiet=True)) as engine:
+        t.run(engine, out, t.plan(count))
 """
 
 
-def started(tmp_path: Path, *arguments: Path) -> subprocess.Popen[str]:
-    program = tmp_path / "program.py"
+def started(tmp_path: Path, last: str) -> subprocess.Popen[str]:
+    program, spill = tmp_path / "program.py", tmp_path / "spill"
     program.write_text(PROGRAM)
+    spill.mkdir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(tmp_path)}
-    command = [sys.executable, str(program), *map(str, arguments)]
+    command = [sys.executable, str(program), *map(str, (tmp_path / "out", spill, tmp_path / last))]
     return subprocess.Popen(
         command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
-def traces() -> set[str]:
-    """What a Ray of the engine's own leaves while it lives: folders, and processes that work in them."""
-    folders = {str(path) for path in Path("/tmp").glob("codemill-ray-*")}
-    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
-    return folders | {" ".join(command)[:200] for command in commands if any("codemill-ray-" in c for c in command)}
+def alive(tmp_path: Path) -> list[str]:
+    """The processes that were started with the program's environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("TMPDIR") == str(tmp_path):
+                found.append(" ".join(process.cmdline())[:100])
+    return found
 
 
 @pytest.mark.slow
 def test_ray_says_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    before = traces()
-    process = started(tmp_path, tmp_path / "out")
+    before = set(Path("/tmp").iterdir())
+    process = started(tmp_path, "awake")
     told, _ = process.communicate(timeout=180)
     assert (process.returncode, told) == (0, "")
-    assert traces() <= before
-    assert {path.name for path in tmp_path.iterdir()} == {"program.py", "out"}
+    until(lambda: not alive(tmp_path))
+    assert not [path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith(("ray", "codemill"))]
+    assert {path.name for path in tmp_path.iterdir()} == {"program.py", "out", "spill"}
+    assert not list((tmp_path / "spill").iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_ray_ends_with_the_program_however_that_ends(tmp_path: Path, number: signal.Signals) -> None:
-    before = {trace for trace in traces() if not trace.startswith("/")}
-    process = started(tmp_path, tmp_path / "out", tmp_path / "asleep")
+    process = started(tmp_path, "asleep")
     until(lambda: (tmp_path / "asleep").exists() or process.poll() is not None)
+    assert len(alive(tmp_path)) > 3
     process.send_signal(number)
     process.communicate(timeout=60)
-    until(lambda: {trace for trace in traces() if not trace.startswith("/tmp")} <= before)
+    until(lambda: not alive(tmp_path))
 
 
 def until(holds: Any, secs: float = 120) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -30,6 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,6 +67,8 @@ _MEMORY_PER_TASK = 2_000_000_000
 _RETRIES = 3  # of a task whose worker or node is lost; Ray Data's own choice is to try for ever
 _SHUFFLED_AT_ONCE_BYTES = 128 << 20
 _LOOK_EVERY_SECS = 5.0
+# Of a task that was ended because memory was short; Ray's own choice is to try for ever.
+_OUT_OF_MEMORY = {"RAY_task_oom_retries": str(_RETRIES), "RAY_USAGE_STATS_ENABLED": "0"}
 _THREADS = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 # What a task sends to an exchange. `sent` is null but in its last row for a partition, which has no payload.
 _TRAVELLING = pa.schema(
@@ -75,7 +79,7 @@ _NUMBERS = pa.schema([("number", pa.int64())])
 
 @dataclass(frozen=True)
 class Settings:
-    """The engine's options. temp_dir: where a Ray of our own keeps its sockets, logs and spilled objects.
+    """The engine's options.
 
     patience_secs: how long the cluster may be away, or without a machine on which a task fits.
     """
@@ -85,7 +89,7 @@ class Settings:
     num_cpus: int | None = None
     object_store_memory: int | None = None
     runtime_env: dict[str, Any] | None = None
-    temp_dir: str | None = None
+    object_spilling_directory: str | None = None
     cpus_per_task: float = 1
     memory_per_task: int = _MEMORY_PER_TASK
     patience_secs: float = 120
@@ -104,18 +108,30 @@ class RayEngine:
     """
 
     def __init__(self, options: Sequence[str], reporter: Reporter) -> None:
+        self._folders = ExitStack()
         self.settings = parse_options(options)
+        if self.settings.object_spilling_directory is not None:
+            folder = self._folder(self.settings.object_spilling_directory)
+            self.settings = dataclasses.replace(self.settings, object_spilling_directory=folder)
+        self._temporary = self._folder("/tmp")  # not gettempdir(): the paths of Ray's sockets must be short
         self._reporter = reporter
         self._child = Child("ray")
-        # Not gettempdir(): the paths of sockets must be short.
-        self._folder = Path(tempfile.mkdtemp(prefix="codemill-ray-", dir=self.settings.temp_dir or "/tmp"))
 
     def __enter__(self) -> RayEngine:
         return self
 
     def __exit__(self, *exc: Any) -> None:
         self._child.__exit__(*exc)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folders.close()
+
+    def _folder(self, parent: str) -> str:
+        """A new folder that is removed with us."""
+        try:
+            folder = tempfile.mkdtemp(prefix="codemill-ray-", dir=parent)
+        except OSError as error:
+            raise ConfigError(f"--engine ray: {parent}: {error.strerror}; Ray needs a folder there") from None
+        self._folders.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def write(self, collection: Collection, sink: Sink, label: str) -> list[list[Receipt]]:
         """See `base.Engine.write`."""
@@ -126,7 +142,7 @@ class RayEngine:
         file = leave_job(job)
 
         def run(pending: list[int]) -> None:
-            self._child.call(run_step, self.settings, self._folder, file, pending)
+            self._child.call(run_step, self.settings, self._temporary, file, pending)
 
         with progress_shown(job, sizes, self._reporter, label):
             finished = until_done(job, label, self._reporter, f"Ray (log: {self._child.log})", run)
@@ -143,7 +159,7 @@ class _Options(argparse.ArgumentParser):
         self.add_argument("--num-cpus", type=_count)
         self.add_argument("--object-store-memory", type=_count)
         self.add_argument("--runtime-env", type=_runtime_env)
-        self.add_argument("--temp-dir")
+        self.add_argument("--object-spilling-directory")
         self.add_argument("--cpus-per-task", type=_positive, default=1)
         self.add_argument("--memory-per-task", type=_count, default=_MEMORY_PER_TASK)
 
@@ -190,8 +206,11 @@ def parse_options(options: Sequence[str]) -> Settings:
         )
     settings = Settings(**{**vars(found), "address": found.address or os.environ.get("RAY_ADDRESS") or "local"})
     if settings.address != "local":
-        for name, value in (("--num-cpus (--workers)", found.num_cpus), ("--temp-dir", found.temp_dir),
-                            ("--object-store-memory", found.object_store_memory)):  # fmt: skip
+        for name, value in (
+            ("--num-cpus (--workers)", found.num_cpus),
+            ("--object-store-memory", found.object_store_memory),
+            ("--object-spilling-directory", found.object_spilling_directory),
+        ):
             if value is not None:
                 raise ConfigError(
                     f"--engine ray: {name} {value}: is for a Ray that the build starts; that of {settings.address} "
@@ -200,56 +219,58 @@ def parse_options(options: Sequence[str]) -> Settings:
     return settings
 
 
-def run_step(settings: Settings, folder: Path, file: JobFile, pending: list[int]) -> None:
+def run_step(settings: Settings, folder: str, file: JobFile, pending: list[int]) -> None:
     """In Ray's process: work the pending parts of a job off. folder: for what a Ray of our own leaves."""
     job = load_job(file)
     if not ray.is_initialized():
-        with _in_time(job, settings):
-            _join(settings, folder)
+        if settings.address == "local":
+            _start(settings, folder)
+        else:
+            _join(settings, job)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.shuffle_strategy = ShuffleStrategy.SHUFFLE_V2
     context.shuffle_input_batch_bytes = _SHUFFLED_AT_ONCE_BYTES
     context.target_max_block_size = settings.block_bytes
+    if job.exchanged is not None and not job.rows:
+        for partition in pending:
+            job.reduce(partition, ())
+        return
     with _watched(settings, job):
         _dataset(settings, job, pending).materialize()
 
 
-@contextlib.contextmanager
-def _in_time(job: Job, settings: Settings) -> Iterator[None]:
-    """Ray itself knocks at an address where nobody is for a quarter of an hour and more."""
-    message = f"--address={settings.address}: no Ray cluster answers there; see whether it runs, and its head's address"
-    timer = threading.Timer(settings.patience_secs, _give_up, (job, message))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except ConnectionError:
-        _give_up(job, message)
-    finally:
-        timer.cancel()
-
-
-def _join(settings: Settings, folder: Path) -> None:
-    """Start Ray, or join the cluster."""
-    os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))
-    environment = settings.runtime_env or {}
-    if settings.address != "local":
-        environment = {**environment, "env_vars": {**_THREADS, **environment.get("env_vars", {})}}
-        ray.init(settings.address, namespace=settings.namespace, runtime_env=environment)
-        return
+def _start(settings: Settings, folder: str) -> None:
+    """Start a Ray on this machine."""
     cpus = settings.num_cpus or len(os.sched_getaffinity(0))
     # The shuffle runs in workers of two further kinds, which would be started anew each time.
-    os.environ |= {**_THREADS, "RAY_USAGE_STATS_ENABLED": "0", "RAY_num_workers_soft_limit": str(3 * cpus)}
+    os.environ |= {**_THREADS, **_OUT_OF_MEMORY, "RAY_num_workers_soft_limit": str(3 * cpus)}
     ray.init(
         "local",
         num_cpus=cpus,
         object_store_memory=settings.object_store_memory,
+        object_spilling_directory=settings.object_spilling_directory,
         namespace=settings.namespace,
-        runtime_env=environment,
+        runtime_env=settings.runtime_env,
         include_dashboard=False,
-        _temp_dir=str(folder),
+        _temp_dir=folder,
     )
+
+
+def _join(settings: Settings, job: Job) -> None:
+    """Join a cluster. Ray itself knocks at an address where nobody is for a quarter of an hour and more."""
+    message = f"--address={settings.address}: no Ray cluster answers there; see whether it runs, and its head's address"
+    timer = threading.Timer(settings.patience_secs, _give_up, (job, message))
+    timer.daemon = True
+    timer.start()
+    os.environ |= _OUT_OF_MEMORY
+    environment = settings.runtime_env or {}
+    environment = {**environment, "env_vars": {**_THREADS, **environment.get("env_vars", {})}}
+    try:
+        ray.init(settings.address, namespace=settings.namespace, runtime_env=environment)
+    except ConnectionError:
+        _give_up(job, message)
+    timer.cancel()
 
 
 def _dataset(settings: Settings, job: Job, pending: list[int]) -> ray.data.Dataset:
