@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -42,10 +43,13 @@ def config(path: Path, out: Path, sources: list[dict[str, Any]], **sections: Any
     return path
 
 
-def run(*arguments: str | Path, timeout_secs: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run the command as its user does."""
+def run(
+    *arguments: str | Path, timeout_secs: float = 120, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as its user does. environment: what is set beside our own."""
     command = [CODEMILL, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_secs, check=False)
+    env = {**os.environ, **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_secs, check=False, env=env)
 
 
 def build(config_path: Path, *options: str, timeout_secs: float = 120) -> subprocess.CompletedProcess[str]:

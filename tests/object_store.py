@@ -19,7 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 BUCKET = "bucket"
 _KEY_ID, _SECRET, _REGION = "AKIDCODEMILL", "a secret of the tests", "us-east-1"
@@ -39,7 +39,7 @@ class Counts:
 
     requests: dict[str, int]  # by method
     failures: dict[str, int]  # by the way of failing
-    refused: int  # for their credentials
+    refused: dict[str, int]  # by what is wrong with their credentials
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Server:
             "AWS_EC2_METADATA_DISABLED": "true",  # else whoever lacks a key waits for a machine of Amazon's
         }
 
-    def client(self) -> Any:
+    def client(self, **options: Any) -> Any:
         """boto3's client, which the tests look into the bucket with: not the library that codemill uses."""
         import boto3
 
@@ -69,13 +69,35 @@ class Server:
             aws_access_key_id=_KEY_ID,
             aws_secret_access_key=_SECRET,
             region_name=_REGION,
+            **options,
         )
+
+    def names(self, prefix: str) -> list[str]:
+        """The objects below a folder (`prefix` ends in a slash), without those that only mark a folder."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return [key.removeprefix(prefix) for key in keys if not key.endswith("/")]
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        """Name -> content of the objects below a folder."""
+        client = self.client()
+        return {name: _content(client, prefix + name) for name in self.names(prefix)}
 
     def counts(self) -> Counts:
         import urllib.request
 
         with urllib.request.urlopen(self.endpoint + _COUNTS, timeout=10) as answer:
             return Counts(**json.load(answer))
+
+
+def _content(client: Any, key: str) -> bytes:
+    from botocore.exceptions import ResponseStreamingError
+
+    while True:
+        try:
+            return client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        except ResponseStreamingError:  # an answer cut short is the one failure that boto3 leaves to us
+            continue
 
 
 @contextlib.contextmanager
@@ -112,11 +134,12 @@ class FailingStore:
             return self._told(start)
         failure = self._count(environ["REQUEST_METHOD"])
         if failure == "reset":
-            _break_connection(environ)
-        refusal = failure if failure and failure != "truncated" else _refusal(environ)
-        if refusal:
-            if not failure:
-                self._add("refused", refusal)
+            _reset(environ)
+        if failure and failure != "truncated":
+            return _error(environ, start, failure)
+        if refusal := _refusal(environ):
+            with self._lock:
+                self._counts["refused"][refusal] += 1
             return _error(environ, start, refusal)
         return _truncated(self._store, environ, start) if failure else self._store(environ, start)
 
@@ -130,13 +153,9 @@ class FailingStore:
             self._counts["failures"][failure] += 1
             return failure
 
-    def _add(self, table: str, what: str) -> None:
-        with self._lock:
-            self._counts[table][what] += 1
-
     def _told(self, start: Start) -> Iterable[bytes]:
         with self._lock:
-            body = json.dumps({**self._counts, "refused": self._counts["refused"].total()}).encode()
+            body = json.dumps(self._counts).encode()
         start("200 OK", [("Content-Length", str(len(body)))])
         return [body]
 
@@ -180,7 +199,7 @@ def _drain(environ: dict[str, Any]) -> None:
 
 
 def _truncated(store: Application, environ: dict[str, Any], start: Start) -> Iterator[bytes]:
-    """Carry the request out, and break the connection in the middle of the answer."""
+    """Carry the request out, and end the connection in the middle of the answer."""
     answers: list[tuple[str, list[tuple[str, str]]]] = []
     body = b"".join(store(environ, lambda status, headers, *_: answers.append((status, headers))))
     if len(body) > 1:
@@ -188,11 +207,11 @@ def _truncated(store: Application, environ: dict[str, Any], start: Start) -> Ite
         others = [(name, value) for name, value in headers if name.lower() != "content-length"]
         start(status, [*others, ("Content-Length", str(len(body)))])
         yield body[: len(body) // 2]
-    _break_connection(environ)
+    raise ConnectionAbortedError  # ends the connection
 
 
-def _break_connection(environ: dict[str, Any]) -> None:
-    """Make the end of the connection a reset (RST, not FIN), and end it: raises ConnectionResetError."""
+def _reset(environ: dict[str, Any]) -> NoReturn:
+    """End the connection, and not orderly: with RST, not FIN. Raises ConnectionResetError."""
     environ["werkzeug.socket"].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     raise ConnectionResetError
 
