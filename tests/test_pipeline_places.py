@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from object_store import BUCKET, FAILURES, Server, s3_server
 
@@ -39,16 +37,6 @@ def test_reads_of_every_size_are_right_on_a_store_that_fails(failing: Server, tm
             begin = size * 7
             assert file.read_at(size, begin) == content[begin : begin + size]
     assert all(failing.counts().failures[way] >= 3 for way in FAILURES)
-
-
-def test_columns_are_read_without_the_others(failing: Server, tmp_path: Path) -> None:
-    table = pa.table({"number": range(2_000), "text": ["x" * (n % 100) for n in range(2_000)]})
-    pq.write_table(table, tmp_path / "table.parquet")
-    remote = RemotePath(f"s3://{BUCKET}/table.parquet")
-    remote.upload(tmp_path / "table.parquet")
-    for _ in range(5):
-        with open_place(remote) as file:
-            assert pq.read_table(file, columns=["number"]) == table.select(["number"])
 
 
 def test_a_file_of_many_parts_arrives_whole_on_a_store_that_fails(failing: Server, tmp_path: Path) -> None:
