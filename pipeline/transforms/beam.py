@@ -24,11 +24,10 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.display import DisplayDataItem
 
-from codemill.pipeline.config import NearDedup
 from codemill.pipeline.config import Sequence as SequenceSettings
 from codemill.pipeline.engines.beam import BatchCoder
 from codemill.pipeline.transforms import near as steps
-from codemill.pipeline.transforms.near import Direction, NearCopies
+from codemill.pipeline.transforms.near import Direction, NearCopies, near_section
 from codemill.pipeline.transforms.packing import TOKENS, Packing, pack_window, render, windows_of
 from codemill.pipeline.transforms.rows import (
     REASON,
@@ -97,11 +96,11 @@ class DeduplicateNearCopies(beam.PTransform):
         integers; none = the text's hash. survivor_order: (column, "ascending" or "descending")s that say who survives;
         nulls come last, ties go by id. partitions: that the rows are spread over.
 
-        Raises ConfigError, or pydantic's ValidationError (a ValueError), naming value and rule.
+        Raises ConfigError.
         """
         super().__init__()
         self._settings = NearCopies(
-            near=NearDedup(threshold=threshold, ngram=ngram, permutations=permutations),
+            near=near_section(threshold, ngram, permutations),
             columns=DocumentColumns(text=text_column, id=id_column),
             order=tuple(survivor_order),
             partitions=partitions,
@@ -391,7 +390,7 @@ def _spread(table: pa.Table, numbers: np.ndarray) -> Iterator[Keyed]:
     """(number, rows) of each number: int64[n]."""
     order = np.argsort(numbers, kind="stable")
     found, starts = np.unique(numbers[order], return_index=True)
-    for number, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+    for number, places in zip(found.tolist(), np.split(order, starts)[1:], strict=True):
         for batch in _whole(table.take(pa.array(places))):
             yield number, batch
 

@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pydantic
 
 from codemill.dedup.buckets import combine, star_edges
 from codemill.dedup.components import component_labels
@@ -62,6 +63,17 @@ COMPONENTS = pa.schema([(PARTITION, pa.int64()), ("member", pa.uint64()), ("comp
 _HELD_EDGES = 1 << 22  # taken in before they are reduced to what they say of components: 64 MB
 
 Direction = Literal["ascending", "descending"]
+
+
+def near_section(threshold: float, ngram: int, permutations: int) -> NearDedup:
+    """The config's section of this name. Raises ConfigError."""
+    try:
+        return NearDedup(threshold=threshold, ngram=ngram, permutations=permutations)
+    except pydantic.ValidationError as error:
+        fault = error.errors()[0]
+        raise ConfigError(
+            f"{fault['loc'][0]} {fault['input']!r}: {fault['msg']}; docs/CONFIG.md tells what it means (dedup.near)"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

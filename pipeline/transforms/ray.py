@@ -21,10 +21,9 @@ import ray
 import ray.data
 from ray.data import Dataset
 
-from codemill.pipeline.config import NearDedup
 from codemill.pipeline.config import Sequence as SequenceSettings
 from codemill.pipeline.transforms import near as steps
-from codemill.pipeline.transforms.near import PARTITION, Direction, NearCopies
+from codemill.pipeline.transforms.near import PARTITION, Direction, NearCopies, near_section
 from codemill.pipeline.transforms.packing import TOKENS, Packing, pack_window, render, windows_of
 from codemill.pipeline.transforms.rows import DocumentColumns, bad_rows, good_rows, prepare
 from codemill.tokenize.model import TokenizerModel
@@ -76,10 +75,10 @@ def deduplicate_near_copies(
     who is connected is found out in the driver, at about 100 bytes a row that shares a band, and known to every node
     at 24. `codemill build` has none of these bounds.
 
-    Raises ConfigError, or pydantic's ValidationError (a ValueError), naming value and rule.
+    Raises ConfigError.
     """
     settings = NearCopies(
-        near=NearDedup(threshold=threshold, ngram=ngram, permutations=permutations),
+        near=near_section(threshold, ngram, permutations),
         columns=DocumentColumns(text=text_column, id=id_column),
         order=tuple(survivor_order),
         partitions=partitions,
