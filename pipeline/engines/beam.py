@@ -104,6 +104,7 @@ class BeamEngine:
         self._reporter = reporter
         _require_job_server(_pipeline(self._flags, "check").options.view_as(PortableOptions).job_endpoint)
         self._child = Child("beam")
+        reporter.say(f"Beam's log, until the build is done: {self._child.log}")
 
     def __enter__(self) -> BeamEngine:
         return self
@@ -161,7 +162,7 @@ def make_pipeline(flags: tuple[str, ...], work: Work) -> beam.Pipeline:
 
 def _numbers(pipeline: beam.Pipeline, label: str, numbers: Iterable[int]) -> beam.PCollection:
     """Numbers of tasks, each a bundle of its own where the runner so wishes."""
-    listed = pipeline | f"{label}" >> beam.Create(numbers).with_output_types(int)
+    listed = pipeline | label >> beam.Create(numbers).with_output_types(int)
     return listed | f"Reshuffle {label}" >> beam.Reshuffle()
 
 

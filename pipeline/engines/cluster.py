@@ -105,14 +105,25 @@ def until_done(
                 break
             try:
                 work(pending)
+                finished = job.receipts()
+                _require(pending, finished, job)
             except Exception as error:
                 left = error_left(job)
                 if attempt == TRIES or isinstance(left, ConfigError | DataError):
                     raise
                 reporter.say(f"{label}: {left or _last_line(error)} (try {attempt} of {TRIES}); starting anew")
                 (job.sink.state / _ERROR).unlink(missing_ok=True)
-            finished = job.receipts()
+                finished = job.receipts()
     return finished
+
+
+def _require(pending: list[int], finished: dict[int, list[Receipt]], job: Job) -> None:
+    lost = [part for part in pending if part not in finished]
+    if lost:
+        raise RunError(
+            f"{len(lost)} of {len(pending)} parts are said to be done but are not in {job.sink.folder}; "
+            "all machines must write to the same folder or store"
+        )
 
 
 @dataclass(frozen=True)
