@@ -10,7 +10,9 @@ then `resolve` among the rest gives what one `resolve` of all gives.
 
 Cost: a document meets every kept document it shares a key with once, at about 60 ns: an estimate from the
 signatures, which rules out a pair that reaches the threshold with a probability below 10^-12. Only what the
-estimate lets pass is merged. Memory: about 60 bytes for each key.
+estimate lets pass is merged. Where a key has more than HOT_BUCKET kept documents (a licence header below the
+threshold), it is an index of prefixes that says whom to meet: those that may be similar, in place of all.
+Memory: about 60 bytes for each key; with an index what `prefixes` says.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from codemill.dedup.similarity import ShingleSets, least_shared, shared_shingles
+from codemill.dedup.prefixes import add, first_posting, new_index, no_index, prefix, size_classes
+from codemill.dedup.similarity import ShingleSets, least_shared, reaches, shared_shingles
 
+HOT_BUCKET = 256  # meeting this many costs about as much as asking the index
 _MISS = 1e-12  # how improbable it must be that a signature rules out a pair that reaches the threshold
 
 
 class Candidates(NamedTuple):
     """Documents in survivor order.
 
-    keys: uint64[n, bands] · signatures: uint32[n, permutations] · shingles: n sets. A document without
-    shingles is like no other: its keys are not looked at.
+    keys: uint64[n, bands], no key in two bands · signatures: uint32[n, permutations] · shingles: n sets. A
+    document without shingles is like no other: its keys are not looked at.
     """
 
     keys: np.ndarray
@@ -53,29 +57,67 @@ class Resolution(NamedTuple):
     similarity: np.ndarray
 
 
+class _Rule(NamedTuple):
+    """threshold: float · least_equal: fewer equal components rule a pair out · longest: of a chain."""
+
+    threshold: float
+    least_equal: int
+    longest: int
+
+
 class _Chains(NamedTuple):
     """The kept documents of each bucket (a band key, numbered), in survivor order, as linked lists.
 
-    A link is row * bands + band; -1 ends a list. first, last: int64[buckets]; following: int64[n * bands].
+    buckets: _BUCKET[buckets] · following: int64[n * bands], the next link. A link is row * bands + band; -1
+    ends a list. A bucket that kept more than the rule's `longest` is hot: its chain is empty, whom it kept is
+    in the index.
     """
 
-    first: np.ndarray
-    last: np.ndarray
+    buckets: np.ndarray
     following: np.ndarray
 
 
+# first, last: links, or -1 · kept: how many documents were kept · size: how many may be. Together, because
+# documents jump about among the buckets.
+_BUCKET = np.dtype([("first", np.int64), ("last", np.int64), ("kept", np.int64), ("size", np.int64)])
+
+
 @nb.njit(cache=True, nogil=True)
-def _keep(chains, buckets, row):
-    """Append a kept document to the chains of its buckets: int64[n, bands]."""
-    bands = buckets.shape[1]
+def _keep(chains, kept, row, longest):
+    """Append a kept document to the chains of its buckets; whether one of them is hot."""
+    bands = kept.keys.shape[1]
+    hot = False
     for band in range(bands):
-        bucket = buckets[row, band]
+        bucket = chains.buckets[kept.keys[row, band]]
         link = row * bands + band
-        if chains.first[bucket] < 0:
-            chains.first[bucket] = link
+        bucket.kept += 1
+        if bucket.kept > longest:
+            bucket.first = -1
+            hot = True
+        elif bucket.first < 0:
+            bucket.first = link
         else:
-            chains.following[chains.last[bucket]] = link
-        chains.last[bucket] = link
+            chains.following[bucket.last] = link
+        bucket.last = link
+    return hot
+
+
+@nb.njit(cache=True, nogil=True)
+def _is_hot(chains, document, longest):
+    """Whether one of a document's buckets (int64[bands]) is hot."""
+    above = False
+    for bucket in document:
+        above |= chains.buckets[bucket].kept > longest
+    return above
+
+
+@nb.njit(cache=True, nogil=True)
+def _may_become_hot(chains, document, longest):
+    """Whether one of a document's buckets (int64[bands]) is hot or may become so."""
+    above = False
+    for bucket in document:
+        above |= chains.buckets[bucket].size > longest
+    return above
 
 
 @nb.njit(cache=True, nogil=True)
@@ -98,45 +140,143 @@ def _similarity(a, row_a, b, row_b, threshold):
 
 
 @nb.njit(cache=True, nogil=True)
-def _sweep(kept, piece, buckets, chains, threshold, least_equal, grow):
-    """Find the survivor of each document of `piece` among `kept`.
+def _share_bucket(kept, other, piece, row):
+    shared = False
+    for band in range(piece.keys.shape[1]):
+        shared |= kept.keys[other, band] == piece.keys[row, band]
+    return shared
 
-    Where `grow`, the two are one, and who has no survivor is kept. buckets: int64[n, bands], the numbered
-    keys of `piece`.
-    """
-    bands = buckets.shape[1]
-    offsets = piece.shingles.offsets
-    survivor = np.full(len(buckets), -1, np.int64)
-    similarity = np.zeros(len(buckets), np.float32)
-    met = np.full(len(kept.keys), -1, np.int64)  # the last document that each kept one was compared with
-    for row in range(len(buckets)):
-        if offsets[row] == offsets[row + 1]:
-            continue
-        for band in range(bands):
-            link = chains.first[buckets[row, band]]
-            while link >= 0:
-                other = link // bands
-                link = chains.following[link]
-                if 0 <= survivor[row] <= other:
-                    break  # chains ascend: what follows is no earlier survivor
-                if met[other] == row:
-                    continue
-                met[other] = row
-                if _equal_components(kept.signatures, other, piece.signatures, row) < least_equal:
-                    continue
-                found = _similarity(kept.shingles, other, piece.shingles, row, threshold)
-                if found >= 0:
-                    survivor[row] = other
-                    similarity[row] = found
-        if grow and survivor[row] < 0:
-            _keep(chains, buckets, row)
+
+@nb.njit(cache=True, nogil=True)
+def _compare(kept, other, piece, row, rule):
+    """Jaccard similarity (float64) of two documents that share a bucket; -1 where it is below the threshold."""
+    if _equal_components(kept.signatures, other, piece.signatures, row) < rule.least_equal:
+        return -1.0
+    return _similarity(kept.shingles, other, piece.shingles, row, rule.threshold)
+
+
+@nb.njit(cache=True, nogil=True)
+def _meet_chains(kept, piece, row, chains, rule, met):
+    """(survivor, similarity) of a document among the kept ones in its buckets' chains; (-1, 0) for none."""
+    bands = piece.keys.shape[1]
+    survivor, similarity = -1, 0.0
+    for band in range(bands):
+        link = chains.buckets[piece.keys[row, band]].first
+        while link >= 0:
+            other = link // bands
+            link = chains.following[link]
+            if 0 <= survivor <= other:
+                break  # chains ascend: what follows is no earlier survivor
+            if met[other] == row:
+                continue
+            met[other] = row
+            found = _compare(kept, other, piece, row, rule)
+            if found >= 0:
+                survivor, similarity = other, found
     return survivor, similarity
 
 
 @nb.njit(cache=True, nogil=True)
-def _keep_all(chains, buckets):
-    for row in range(len(buckets)):
-        _keep(chains, buckets, row)
+def _meet_all(kept, piece, row, rows, rule, met, best):
+    """As `_meet_indexed`, among `rows` (ascending), better than best: (survivor, similarity)."""
+    for other in rows:
+        if 0 <= best[0] <= other:
+            break
+        if met[other] != row and _share_bucket(kept, other, piece, row):
+            found = _compare(kept, other, piece, row, rule)
+            if found >= 0:
+                return other, found
+    return best
+
+
+@nb.njit(cache=True, nogil=True)
+def _meet_indexed(kept, piece, row, index, rule, met, best):
+    """The better of best: (survivor, similarity), and the first indexed document that the index proposes and
+    that reaches the threshold."""
+    sizes = kept.shingles.offsets
+    start, stop = piece.shingles.offsets[row], piece.shingles.offsets[row + 1]
+    first, end = prefix(index, piece.shingles.hashes[start:stop], rule.threshold)
+    postings = 0
+    for place in range(first, end):
+        rank = index.ranks[place - first]
+        left = stop - start - place
+        low, high = size_classes(rank, stop - start, left, rule.threshold)
+        for size_class in range(low, high + 1):
+            number = first_posting(index, rank, size_class)
+            while number >= 0:
+                posting = index.postings[number]
+                other = posting.row
+                if 0 <= best[0] <= other:
+                    break  # lists ascend: what follows is no earlier survivor
+                postings += 1
+                number = posting.following
+                shared = min(left, posting.left)  # at most, where this is the first that they share
+                union = stop - start + sizes[other + 1] - sizes[other] - shared
+                if posting.rank != rank or met[other] == row or not reaches(shared, union, rule.threshold):
+                    continue
+                met[other] = row
+                if _share_bucket(kept, other, piece, row):
+                    found = _compare(kept, other, piece, row, rule)
+                    if found >= 0:
+                        best = other, found
+        if postings > index.used[1]:  # a posting costs about what comparing two signatures costs
+            return _meet_all(kept, piece, row, index.rows[: index.used[1]], rule, met, best)
+    return best
+
+
+@nb.njit(cache=True, nogil=True)
+def _index_kept(index, kept, survivor, rows, chains, rule):
+    """Index those of the first `rows` documents that were kept and have a bucket that is hot or may become so."""
+    offsets = kept.shingles.offsets
+    for row in range(rows):
+        stays = survivor[row] < 0 and offsets[row] < offsets[row + 1]
+        if stays and _may_become_hot(chains, kept.keys[row], rule.longest):
+            add(index, kept.shingles, row, rule.threshold)
+
+
+@nb.njit(cache=True, nogil=True)
+def _keep_all(kept, piece, chains, rule):
+    """Keep all documents of `kept`; returns the index of those that have a hot bucket."""
+    offsets = kept.shingles.offsets
+    hot = False
+    for row in range(len(kept.keys)):
+        if offsets[row] < offsets[row + 1]:
+            hot |= _keep(chains, kept, row, rule.longest)
+    if not hot:
+        return no_index()
+    index = new_index(kept.shingles, piece.shingles, False, rule.threshold)
+    _index_kept(index, kept, np.full(len(kept.keys), -1, np.int64), len(kept.keys), chains, rule)
+    return index
+
+
+@nb.njit(cache=True, nogil=True)
+def _sweep(kept, piece, chains, rule, grow):
+    """Find the survivor of each document of `piece` among `kept`, whose keys are numbered from 0.
+
+    Where `grow`, the two are one, and who has no survivor is kept.
+    """
+    offsets = piece.shingles.offsets
+    survivor = np.full(len(piece.keys), -1, np.int64)
+    similarity = np.zeros(len(piece.keys), np.float32)
+    met = np.full(len(kept.keys), -1, np.int64)  # the last document that each kept one was compared with
+    index = no_index() if grow else _keep_all(kept, piece, chains, rule)
+    for row in range(len(piece.keys)):
+        if offsets[row] == offsets[row + 1]:
+            continue
+        indexed = len(index.frequency) > 0
+        best = _meet_chains(kept, piece, row, chains, rule, met)
+        if indexed and _is_hot(chains, piece.keys[row], rule.longest):
+            best = _meet_indexed(kept, piece, row, index, rule, met, best)
+        survivor[row], similarity[row] = best
+        if not grow or best[0] >= 0:
+            continue
+        hot = _keep(chains, kept, row, rule.longest)
+        if indexed and _may_become_hot(chains, kept.keys[row], rule.longest):
+            add(index, kept.shingles, row, rule.threshold)
+        elif hot and not indexed:
+            index = new_index(kept.shingles, piece.shingles, True, rule.threshold)
+            _index_kept(index, kept, survivor, row + 1, chains, rule)
+    return survivor, similarity
 
 
 def _least_equal(threshold: float, permutations: int) -> int:
@@ -155,10 +295,11 @@ def _read_only(array: np.ndarray, kind: type) -> np.ndarray:
     return view
 
 
-def _uniform(candidates: Candidates) -> Candidates:
-    """The same as read-only arrays: what comes out of Arrow is, and kernels compile anew for each mixture."""
+def _uniform(candidates: Candidates, numbered: np.ndarray) -> Candidates:
+    """The same with numbered keys (integers[n * bands], in any shape), and as read-only arrays: what comes out
+    of Arrow is, and kernels compile anew for each mixture."""
     return Candidates(
-        _read_only(candidates.keys, np.uint64),
+        _read_only(numbered.reshape(candidates.keys.shape), np.int64),
         _read_only(candidates.signatures, np.uint32),
         ShingleSets(
             _read_only(candidates.shingles.offsets, np.int64), _read_only(candidates.shingles.hashes, np.uint64)
@@ -166,26 +307,33 @@ def _uniform(candidates: Candidates) -> Candidates:
     )
 
 
-def _chains(buckets: int, links: int) -> _Chains:
-    return _Chains(np.full(buckets, -1, np.int64), np.full(buckets, -1, np.int64), np.full(links, -1, np.int64))
+def _rule(threshold: float, permutations: int) -> _Rule:
+    return _Rule(float(threshold), _least_equal(threshold, permutations), HOT_BUCKET)
+
+
+def _chains(sizes: np.ndarray, links: int) -> _Chains:
+    """Empty chains for buckets of int64[buckets] documents that may be kept."""
+    buckets = np.empty(len(sizes), _BUCKET)
+    buckets["first"] = buckets["last"] = -1
+    buckets["kept"] = 0
+    buckets["size"] = sizes
+    return _Chains(buckets, np.full(links, -1, np.int64))
 
 
 def resolve(candidates: Candidates, threshold: float) -> Resolution:
     """The outcome among `candidates`, who are in survivor order; survivors are rows of `candidates`."""
-    candidates = _uniform(candidates)
-    distinct, buckets = np.unique(candidates.keys, return_inverse=True)
-    buckets = buckets.reshape(candidates.keys.shape)
-    chains = _chains(len(distinct), buckets.size)
-    least_equal = _least_equal(threshold, candidates.signatures.shape[1])
-    return Resolution(*_sweep(candidates, candidates, buckets, chains, float(threshold), least_equal, True))
+    _, numbered, sizes = np.unique(candidates.keys, return_inverse=True, return_counts=True)
+    candidates = _uniform(candidates, numbered)
+    chains = _chains(sizes, numbered.size)
+    rule = _rule(threshold, candidates.signatures.shape[1])
+    return Resolution(*_sweep(candidates, candidates, chains, rule, True))
 
 
 def resolve_against(kept: Candidates, piece: Candidates, threshold: float) -> Resolution:
     """The outcome of `piece` against `kept` alone, who all precede it; survivors are rows of `kept`."""
-    kept, piece = _uniform(kept), _uniform(piece)
-    distinct, buckets = np.unique(np.concatenate([kept.keys, piece.keys]), return_inverse=True)
-    buckets = buckets.reshape(-1, piece.keys.shape[1])
-    chains = _chains(len(distinct), kept.keys.size)
-    _keep_all(chains, buckets[: len(kept.keys)])
-    least_equal = _least_equal(threshold, piece.signatures.shape[1])
-    return Resolution(*_sweep(kept, piece, buckets[len(kept.keys) :], chains, float(threshold), least_equal, False))
+    distinct, numbered = np.unique(np.concatenate([kept.keys, piece.keys]), return_inverse=True)
+    numbered = numbered.reshape(-1, piece.keys.shape[1])
+    kept, piece = _uniform(kept, numbered[: len(kept.keys)]), _uniform(piece, numbered[len(kept.keys) :])
+    chains = _chains(np.bincount(kept.keys.ravel(), minlength=len(distinct)), kept.keys.size)
+    rule = _rule(threshold, piece.signatures.shape[1])
+    return Resolution(*_sweep(kept, piece, chains, rule, False))

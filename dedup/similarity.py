@@ -125,6 +125,19 @@ def least_shared(total, threshold):
 
 
 @nb.njit(cache=True, nogil=True)
+def least_common(size, threshold):
+    """The least number of its `size` shingles (> 0) that a set shares with any set that it reaches the
+    threshold with: the union of the two is no smaller than the one.
+    """
+    least = np.int64(threshold * size)
+    while least > 0 and reaches(least - 1, size, threshold):
+        least -= 1
+    while not reaches(least, size, threshold):
+        least += 1
+    return least
+
+
+@nb.njit(cache=True, nogil=True)
 def shared_shingles(a, b, least):
     """How many hashes two sets (ascending uint64 each) share; -1 as soon as `least` cannot be reached."""
     i = 0

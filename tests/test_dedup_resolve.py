@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import near as oracle
 
+from codemill.dedup import resolve as module
 from codemill.dedup.lsh import band_keys
 from codemill.dedup.minhash import signatures
 from codemill.dedup.resolve import Candidates, Resolution, _least_equal, _sweep, resolve, resolve_against
@@ -21,6 +23,8 @@ BANDS, ROWS, PERMUTATIONS = 64, 2, 128
 # Few words and few distinct shingles, so that similar texts are frequent at every threshold.
 texts = st.lists(st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=12).map(b" ".join), max_size=12)
 thresholds = st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0])
+decimals = st.integers(5, 100).map(lambda hundredths: hundredths / 100)
+hot_buckets = st.sampled_from([0, 1, 2, 5])
 
 
 def candidates(documents: list[bytes], ngram: int) -> Candidates:
@@ -29,13 +33,16 @@ def candidates(documents: list[bytes], ngram: int) -> Candidates:
     return Candidates(band_keys(signed, BANDS, ROWS), signed, shingle_sets(column, ngram))
 
 
-def by_definition(documents: list[bytes], ngram: int, threshold: float) -> list[tuple[int, np.float32]]:
+def by_definition(
+    documents: list[bytes], ngram: int, threshold: float, meet: Callable[[int, int], bool] | None = None
+) -> list[tuple[int, np.float32]]:
     signed = signatures(pa.array(documents, pa.large_binary()), ngram, PERMUTATIONS)
     sets = [oracle.shingles(document, ngram) for document in documents]
 
-    def meet(a: int, b: int) -> bool:
+    def share_a_band(a: int, b: int) -> bool:
         return oracle.shares_band(signed[a], signed[b], BANDS, ROWS)
 
+    meet = meet or share_a_band
     return [(row, np.float32(float(similarity))) for row, similarity in oracle.survivors(sets, meet, threshold)]
 
 
@@ -76,6 +83,56 @@ def test_the_outcome_is_the_definitions(documents, ngram, threshold):
 def test_pieces_give_the_outcome_of_the_whole_wherever_they_are_cut(documents, threshold, cuts):
     whole = candidates(documents, 2)
     assert pairs(in_pieces(whole, cuts, threshold)) == pairs(resolve(whole, threshold))
+
+
+def hot(bucket: int, job: Callable[[], Resolution]) -> Resolution:
+    """The job where a bucket is hot from one more than `bucket` kept documents on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "HOT_BUCKET", bucket)
+        return job()
+
+
+@given(texts, st.integers(1, 3), decimals, hot_buckets)
+@settings(deadline=None, max_examples=200)
+def test_hot_buckets_have_the_outcome_of_the_definition(documents, ngram, threshold, bucket):
+    given_documents = candidates(documents, ngram)
+    found = hot(bucket, lambda: resolve(given_documents, threshold))
+    assert pairs(found) == by_definition(documents, ngram, threshold)
+
+
+@given(texts, decimals, hot_buckets, st.lists(st.integers(0, 12), max_size=4))
+@settings(deadline=None, max_examples=200)
+def test_one_bucket_of_all_has_the_outcome_of_the_definition_in_pieces_too(documents, threshold, bucket, cuts):
+    together = candidates(documents, 2)
+    together = together._replace(keys=np.zeros((len(documents), 1), np.uint64))
+    found = hot(bucket, lambda: in_pieces(together, cuts, threshold))
+    assert pairs(found) == by_definition(documents, 2, threshold, lambda a, b: True)
+
+
+def similar_in_part(n: int, seed: int) -> Candidates:
+    """Sets that share one header, of very different sizes, and a chain of sets each near the one before; all in one
+    bucket, though they have others."""
+    rng = np.random.default_rng(seed)
+    header = rng.integers(0, 2**63, 40)
+    sets = [np.concatenate([header, rng.integers(0, 2**63, rng.integers(2, 60))]) for _ in range(n // 2)]
+    link = rng.integers(0, 2**63, 50)
+    for _ in range(n - n // 2):
+        link = np.where(rng.random(50) < 0.1, rng.integers(0, 2**63, 50), link)
+        sets.append(link[: rng.integers(25, 51)])
+    sets = [np.unique(sets[i]).astype(np.uint64) for i in rng.permutation(n)]
+    keys = np.column_stack([np.zeros(n), rng.integers(1, 40, n), rng.integers(40, 300, n)]).astype(np.uint64)
+    alike = np.zeros((n, PERMUTATIONS), np.uint32)  # signatures that rule nothing out
+    return Candidates(keys, alike, ShingleSets(np.cumsum([0, *map(len, sets)]), np.concatenate(sets)))
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.4, 0.55, 0.7, 0.9])
+@pytest.mark.parametrize("bucket", [0, 7, 60])
+def test_the_index_and_the_chains_find_the_same_in_a_bucket_of_hundreds(threshold, bucket):
+    documents = similar_in_part(400, seed=bucket)
+    whole = resolve(documents, threshold)
+    assert (whole.survivor >= 0).any()
+    assert pairs(hot(bucket, lambda: resolve(documents, threshold))) == pairs(whole)
+    assert pairs(hot(bucket, lambda: in_pieces(documents, [100, 250], threshold))) == pairs(whole)
 
 
 @given(texts, texts, thresholds)

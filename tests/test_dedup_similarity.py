@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import near as oracle
 
-from codemill.dedup.similarity import _sort_unique, least_shared, reaches, shared_shingles, shingle_sets
+from codemill.dedup.similarity import _sort_unique, least_common, least_shared, reaches, shared_shingles, shingle_sets
 
 
 def sets_of(texts: list[bytes], ngram: int) -> list[list[int]]:
@@ -70,6 +70,14 @@ def test_the_least_shared_count_is_the_least(threshold, total):
     limit = Fraction(str(threshold))
     enough = [s for s in range(total) if Fraction(s, total - s) >= limit]
     assert least == enough[0]
+
+
+@given(thresholds, st.integers(1, 3000))
+@settings(deadline=None)
+def test_the_least_common_count_is_the_least_that_the_union_with_any_set_allows(threshold, size):
+    limit = Fraction(str(threshold))
+    enough = [s for s in range(size + 1) if Fraction(s, size) >= limit]
+    assert least_common(size, threshold) == enough[0]
 
 
 @given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)), st.integers(0, 31))
