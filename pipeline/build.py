@@ -157,7 +157,7 @@ def _run_stages(context: Context) -> tuple[dict[str, Record], TokenizerModel | N
     left = Survivors(context.folder("ingest"), ())
     records["decontaminate"] = run_decontaminate(context, ingest, benchmarks)
     left = left.without(context.folder("decontaminate"))
-    records["near"] = run_near(context, ingest, left, records["decontaminate"])
+    records["near"] = run_near(context, ingest, left, earlier, records["decontaminate"])
     left = left.without(context.folder("near"))
     sizes = _sizes(ingest, records["decontaminate"], records["near"])
     model = None

@@ -18,12 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codemill.dedup.lsh import band_keys, choose_bands
-from codemill.dedup.minhash import has_shingles
+from codemill.dedup.lsh import choose_bands
 from codemill.pipeline.documents import DROPPED, dropped_rows, sorted_dropped
+from codemill.pipeline.earlier import Earlier
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows
 from codemill.pipeline.places import Place, place
-from codemill.pipeline.report_formats import size
 from codemill.pipeline.stages.frame import (
     Context,
     Record,
@@ -35,35 +34,34 @@ from codemill.pipeline.stages.frame import (
     read_table,
     run_stage,
 )
-from codemill.pipeline.stages.near_documents import ROW_BYTES, Numbered, signature_matrix, signature_schema
-from codemill.pipeline.stages.near_graph import (
-    BAND_ROW_BYTES,
-    UNION_FIND_BYTES,
-    PartitionOfNumber,
-    labels_by_stars,
-    labels_by_union_find,
-    write_edges,
-)
+from codemill.pipeline.stages.near_documents import ROW_BYTES, Numbered
+from codemill.pipeline.stages.near_graph import PartitionOfNumber, labels_by_stars, labels_by_union_find, write_edges
 from codemill.pipeline.stages.near_pieces import PAIRS, resolve_units
-from codemill.pipeline.stages.near_preflight import KEYS, estimate_graph, sampled_keys, sampled_share
+from codemill.pipeline.stages.near_preflight import sign
 from codemill.pipeline.stages.near_rounds import pairs_files, resolve_rounds
 from codemill.pipeline.stages.near_units import make_layout
 
 VERSION = 2
 
 
-def run_near(context: Context, ingest: Record, survivors: Survivors, upstream: Record) -> Record:
-    """Run the stage, or take it from an earlier build."""
+def run_near(
+    context: Context, ingest: Record, survivors: Survivors, earlier: tuple[Earlier, ...], upstream: Record
+) -> Record:
+    """Run the stage, or take it from an earlier build. earlier: whose documents stay (`dedup.against`)."""
     near, priorities = context.config.dedup.near, context.config.priorities()
-    depends_on = (VERSION, upstream.fingerprint, ingest.fingerprint, near, priorities, context.config.memory)
+    settings = (near, priorities, [build.name for build in earlier], context.config.memory)
+    depends_on = (VERSION, upstream.fingerprint, ingest.fingerprint, *settings)
 
     def body(work: Work) -> dict[str, Any]:
-        rows = part_rows([r.sums["size_bytes"] for r in ingest.files if r.kind == "documents"])
+        sizes = [r.sums["size_bytes"] for r in ingest.files if r.kind == "documents"]
         if near is None:
+            rows = part_rows(sizes)
             work.write(Mapped(rows, Nothing()), {"dropped": DROPPED}, "off", sums=("size_bytes",))
             return {"bands": None, "rows": None}
-        starts = np.concatenate([[0], np.cumsum(ingest.rows("documents"))])
-        documents = Numbered(survivors, work.folder, near, priorities, starts)
+        counts = [*ingest.rows("documents"), *(count for build in earlier for count in build.rows)]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        documents = Numbered(survivors, work.folder, near, priorities, starts, earlier)
+        rows = part_rows([*sizes, *[0] * (documents.parts - len(sizes))])
         banding = choose_bands(near.threshold, near.permutations)
         paths = _resolve(work, rows, documents, banding)
         work.write(_drop(paths, documents), {"dropped": DROPPED}, "dropped", sums=("size_bytes",))
@@ -74,61 +72,30 @@ def run_near(context: Context, ingest: Record, survivors: Survivors, upstream: R
 
 def _resolve(work: Work, rows: Rows, documents: Numbered, banding: tuple[int, int]) -> list[Place]:
     """From documents to the files of pairs (dropped document, survivor)."""
-    unit_bytes = work.context.config.memory.partition_bytes // 2
-    partitions, in_driver = _sign(work, rows, documents, banding)
+    memory, say = work.context.config.memory, work.context.reporter.say
+    unit_bytes = memory.partition_bytes // 2
+    for build in documents.earlier:
+        if not build.has_signatures(documents.near):
+            say(f"near: {build.name}: no signatures with this ngram and these permutations are stored: computed anew")
+    ahead = sign(work, rows, documents, banding)
+    partitions = max(1, -(-ahead.band_bytes // unit_bytes))
+    ahead.tell(work.context.reporter, partitions, memory.driver_bytes)
     write_edges(work, rows, documents, banding, partitions)
+    in_driver = ahead.union_find_bytes <= memory.driver_bytes
     labels = (labels_by_union_find if in_driver else labels_by_stars)(work, documents, partitions)
-    total_bytes = _total_bytes(rows, documents)
-    layout = make_layout(work, documents, labels, total_bytes, unit_bytes)
+    layout = make_layout(work, documents, labels, ahead.text_bytes + ahead.numbers * ROW_BYTES, unit_bytes)
     receipts = resolve_units(work, documents, labels, layout, banding)
     paths = pairs_files(work.folder, receipts)
-    return paths + resolve_rounds(work, layout.giants(), receipts, documents.near.threshold, banding)
-
-
-def _total_bytes(rows: Rows, documents: Numbered) -> int:
-    return sum(rows.table.column("size_bytes").to_pylist()) + int(documents.starts[-1]) * ROW_BYTES
-
-
-def _sign(work: Work, rows: Rows, documents: Numbered, banding: tuple[int, int]) -> tuple[int, bool]:
-    """Write the signatures, and say what lies ahead: (partitions of the band exchange, components in the driver)."""
-    memory = work.context.config.memory
-    bands, count = banding[0], int(documents.starts[-1])
-    taken = sampled_share(count, bands)
-    kinds = {"signatures": signature_schema(documents.near.permutations), "keys": KEYS}
-    receipts = work.write(Mapped(rows, Sign(documents, banding, taken)), kinds, "signatures")
-    signed = [receipt for part in receipts for receipt in part if receipt.kind == "signatures"]
-    members = sum(receipt.rows for receipt in signed)
-    keys = pa.concat_tables([read_table(part_path(work.folder, "keys", part)) for part in range(documents.parts)])
-    graph = estimate_graph(keys.column("key").to_numpy(), taken)
-    band_bytes = members * bands * BAND_ROW_BYTES
-    partitions = max(1, -(-2 * band_bytes // memory.partition_bytes))
-    driver_bytes = count * UNION_FIND_BYTES
-    in_driver = driver_bytes <= memory.driver_bytes
-    disk = sum(receipt.bytes for receipt in signed) + band_bytes + graph.edges * BAND_ROW_BYTES
-    say = work.context.reporter.say
-    say(
-        f"near: {members:,} documents with {bands} bands of {banding[1]}: {members * bands:,} rows "
-        f"({size(band_bytes)}) to shuffle into {partitions:,} partitions"
-    )
-    say(
-        f"near: about {graph.edges:,} candidate edges, {graph.largest:,} documents in the largest bucket (seen in "
-        f"{taken:.2%} of the buckets); up to {size(disk + _total_bytes(rows, documents))} of disk for intermediates"
-    )
-    way = "in the driver" if in_driver else "in rounds on the engine"
-    say(
-        f"near: components by union-find would take {size(driver_bytes)} of the driver's memory, of "
-        f"{size(memory.driver_bytes)} (memory.driver_bytes): they are found {way}"
-    )
-    return partitions, in_driver
+    return paths + resolve_rounds(work, documents, layout.giants(), receipts, banding)
 
 
 def _drop(paths: list[Place], documents: Numbered) -> Exchanged:
     """The plan from files of pairs to `dropped`, by part; a task reads several files."""
-    bundles = np.array_split(np.array([str(path) for path in paths], object), min(len(paths), documents.parts) or 1)
+    bundles = np.array_split(np.array([str(path) for path in paths], object), min(len(paths), documents.new_parts) or 1)
     rows = Rows(pa.table({"paths": pa.array([bundle.tolist() for bundle in bundles], pa.list_(pa.string()))}))
     key = PartitionOfNumber(documents.starts, "member")
     named = NamePairs(documents.survivors.ingest, documents.starts)
-    return Exchanged(Mapped(rows, ReadPairs()), key, documents.parts, named, {"pairs": PAIRS})
+    return Exchanged(Mapped(rows, ReadPairs()), key, documents.new_parts, named, {"pairs": PAIRS})
 
 
 @dataclass(frozen=True)
@@ -137,21 +104,6 @@ class Nothing:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         return iter(())
-
-
-@dataclass(frozen=True)
-class Sign:
-    """A part's number -> the signatures of its survivors, and a sample of their band keys."""
-
-    documents: Numbered
-    banding: tuple[int, int]
-    taken: float  # the share of the key space that the sample is of
-
-    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        for batch in self.documents.sign(row.column("part")[0].as_py()):
-            yield batch
-            signed = signature_matrix(batch.column("signature"))
-            yield sampled_keys(band_keys(signed[has_shingles(signed)], *self.banding), self.taken)
 
 
 @dataclass(frozen=True)

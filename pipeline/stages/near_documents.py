@@ -1,12 +1,13 @@
-"""The documents that near-dedup compares, by their numbers: the rows of the ingest parts, counted through.
+"""The documents that near-dedup compares, by their numbers: the rows of the ingest parts, counted through, then those
+of the earlier builds (`dedup.against`), whose documents stay.
 
-Flows in: the ingest parts and their signatures. Flows out, a part at a time: signatures, the facts of the survivor
-order, and whole documents.
+Flows in: parts of documents, and their signatures. Flows out, a part at a time: signatures, the facts of the survivor
+order, whole documents. In the survivor order an earlier build's documents come before all new ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,9 @@ import pyarrow.compute as pc
 from codemill.dedup.minhash import signatures
 from codemill.pipeline.config import NearDedup
 from codemill.pipeline.documents import provenance, schema_of, source_priorities
+from codemill.pipeline.earlier import Earlier
 from codemill.pipeline.places import Place
-from codemill.pipeline.stages.frame import Survivors, part_path, read_part, read_table
+from codemill.pipeline.stages.frame import Survivors, part_path, read_part
 
 ROW_BYTES = 4096  # what a document costs beside its text: signature, band keys, provenance
 ORDER = [  # a document's place in the survivor order
@@ -25,15 +27,13 @@ ORDER = [  # a document's place in the survivor order
     pa.field("rank", pa.float64()),
     pa.field("id", pa.string()),
 ]
+_PRIORITIES = 1 << 32  # a build's own lie from -2^31 up to 2^31
 
 
 def signature_schema(permutations: int) -> pa.Schema:
-    """One row a survivor: its number and its MinHash signature."""
-    return schema_of("signatures", [pa.field("member", pa.uint64()), signature_field(permutations)])
-
-
-def signature_field(permutations: int) -> pa.Field:
-    return pa.field("signature", pa.list_(pa.uint32(), permutations))
+    """One row a document: its number and its MinHash signature."""
+    signature = pa.field("signature", pa.list_(pa.uint32(), permutations))
+    return schema_of("signatures", [pa.field("member", pa.uint64()), signature])
 
 
 def signature_matrix(column: pa.FixedSizeListArray) -> np.ndarray:
@@ -46,12 +46,61 @@ def part_of(starts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return np.searchsorted(starts, numbers.astype(np.int64), side="right").astype(np.int64) - 1
 
 
+def is_earlier(priorities: np.ndarray) -> np.ndarray:
+    """bool[n]: which priorities (int64[n], of ORDER) are of an earlier build's documents."""
+    return priorities < -(_PRIORITIES // 2)
+
+
+@dataclass(frozen=True)
+class _NewPart:
+    """A part of this build's documents."""
+
+    survivors: Survivors
+    priorities: dict[str, int]
+    index: int
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return read_part(part_path(self.survivors.ingest, "documents", self.index), columns)
+
+    def gone(self) -> pa.Array:
+        return self.survivors.gone(self.index)
+
+    def priority(self, documents: pa.Table) -> pa.ChunkedArray:
+        return source_priorities(self.priorities, documents.column("source")).cast(pa.int64())
+
+    def where(self, documents: pa.Table) -> pa.Array:
+        return provenance(documents)
+
+
+@dataclass(frozen=True)
+class _EarlierPart:
+    """A part of an earlier build's documents. place: the build's in the config, counted from -1 for the last."""
+
+    build: Earlier
+    place: int
+    index: int
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from self.build.documents(self.index, columns).to_batches()
+
+    def gone(self) -> pa.Array:
+        return pa.array([], pa.string())
+
+    def priority(self, documents: pa.Table) -> pa.ChunkedArray:
+        own = source_priorities(self.build.priorities, documents.column("source")).cast(pa.int64())
+        return pc.add(own, self.place * _PRIORITIES)
+
+    def where(self, documents: pa.Table) -> pa.Array:
+        return self.build.where(documents)
+
+
 @dataclass(frozen=True)
 class Numbered:
-    """All documents of a build, in parts.
+    """The documents of a build and of those that it is compared with, in parts.
 
-    signed: the folder that their signatures are in. priorities: source name -> the survivor order's first key.
-    starts: int64[parts + 1], the number of each part's first document.
+    signed: the folder that signatures are written to. priorities: source name -> the survivor order's first key.
+    starts: int64[parts + 1], the number of each part's first document. earlier: the builds whose documents stay;
+    their parts follow those of this one.
     """
 
     survivors: Survivors
@@ -59,17 +108,26 @@ class Numbered:
     near: NearDedup
     priorities: dict[str, int]
     starts: np.ndarray
+    earlier: tuple[Earlier, ...]
 
     @property
     def parts(self) -> int:
         return len(self.starts) - 1
 
+    @property
+    def new_parts(self) -> int:
+        return self.parts - sum(len(build.rows) for build in self.earlier)
+
+    @property
+    def first_earlier(self) -> int:
+        """The number of the first document of an earlier build: those below are new."""
+        return int(self.starts[self.new_parts])
+
     def sign(self, part: int) -> Iterator[pa.RecordBatch]:
-        """The signatures of a part's survivors; a batch for each of its documents' batches."""
+        """`member` and `signature` of a part's documents, without those that are gone."""
         number = int(self.starts[part])
-        gone = self.survivors.gone(part)
-        schema = signature_schema(self.near.permutations)
-        for batch in self._read(part, ["id", "text"]):
+        gone = self._part(part).gone()
+        for batch in self._part(part).read(["id", "text"]):
             members = pa.array(np.arange(number, number + len(batch), dtype=np.uint64))
             number += len(batch)
             here = pc.invert(pc.is_in(batch.column("id"), value_set=gone))
@@ -77,51 +135,61 @@ class Numbered:
                 members, batch = members.filter(here), batch.filter(here)
             signed = signatures(batch.column("text"), self.near.ngram, self.near.permutations)
             column = pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), self.near.permutations)
-            yield pa.RecordBatch.from_arrays([members, column], schema=schema)
+            yield pa.RecordBatch.from_arrays([members, column], schema=signature_schema(self.near.permutations))
+
+    def has_signatures(self, part: int) -> bool:
+        """Whether an earlier build stored the signatures of a part, so that it need not be signed."""
+        its = self._part(part)
+        return isinstance(its, _EarlierPart) and its.build.has_signatures(self.near)
 
     def read_signatures(self, part: int) -> Iterator[pa.RecordBatch]:
-        """What `sign` made of a part."""
-        return read_part(part_path(self.signed, "signatures", part))
+        """What `sign` made of a part, or would make of it."""
+        its = self._part(part)
+        if not isinstance(its, _EarlierPart) or not self.has_signatures(part):
+            yield from read_part(part_path(self.signed, "signatures", part))
+            return
+        number = int(self.starts[part])
+        for batch in its.build.signatures(its.index):
+            members = pa.array(np.arange(number, number + len(batch), dtype=np.uint64))
+            number += len(batch)
+            columns = [members, batch.column("signature")]
+            yield pa.RecordBatch.from_arrays(columns, schema=signature_schema(self.near.permutations))
 
     def order_facts(self, part: int, members: np.ndarray) -> pa.Table:
-        """ORDER and `bytes` (what each costs a worker) of some documents of a part, given by their numbers."""
-        columns = ["id", "source", "rank", "size_bytes"]
-        found = read_table(part_path(self.survivors.ingest, "documents", part), columns)
-        found = found.take(pa.array(members.astype(np.int64) - self.starts[part]))
-        return pa.table(
-            {
-                "priority": self._priority(found),
-                "rank": found.column("rank"),
-                "id": found.column("id"),
-                "bytes": pc.add(found.column("size_bytes"), ROW_BYTES),
-            }
-        )
+        """ORDER and `bytes` (what each costs a worker) of documents of a part, given by their ascending numbers."""
+        facts = [
+            pa.table({**self._order(part, found), "bytes": pc.add(found.column("size_bytes"), ROW_BYTES)})
+            for _, found in self._read(part, members, ["id", "source", "rank", "size_bytes"])
+        ]
+        return pa.concat_tables([pa.schema([*ORDER, ("bytes", pa.int64())]).empty_table(), *facts])
 
-    def read_members(self, part: int, members: np.ndarray) -> Iterator[pa.Table]:
-        """`member`, ORDER, `where`, `text` and `signature` of some survivors of a part, given by their ascending
-        numbers, a few at a time."""
+    def read_documents(self, part: int, members: np.ndarray) -> Iterator[pa.Table]:
+        """`member`, ORDER, `where` and `text` of documents of a part, given by their ascending numbers, a batch at a
+        time."""
+        for here, found in self._read(part, members, ["id", "text", "source", "repo", "path", "rank"]):
+            facts = {"where": self._part(part).where(found), "text": found.column("text")}
+            yield pa.table({"member": pa.array(here), **self._order(part, found), **facts})
+
+    def _part(self, part: int) -> _NewPart | _EarlierPart:
+        if part < self.new_parts:
+            return _NewPart(self.survivors, self.priorities, part)
+        index = part - self.new_parts
+        for place, build in enumerate(self.earlier, -len(self.earlier)):
+            if index < len(build.rows):
+                return _EarlierPart(build, place, index)
+            index -= len(build.rows)
+        raise ValueError(f"part {part} of {self.parts}")
+
+    def _read(self, part: int, members: np.ndarray, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """(numbers, documents) of those of a part's batches that hold any of `members`."""
         first = int(self.starts[part])
-        batches = self._read(part, ["id", "text", "source", "repo", "path", "rank"])
-        for batch, signed in zip(batches, self.read_signatures(part), strict=True):
+        for batch in self._part(part).read(columns) if len(members) else ():
             begin, end = np.searchsorted(members, [first, first + len(batch)])
-            here = members[begin:end]
-            found = pa.Table.from_batches([batch.take(pa.array(here.astype(np.int64) - first))])
-            rows = np.searchsorted(signed.column("member").to_numpy(), here)
-            yield pa.table(
-                {
-                    "member": pa.array(here),
-                    "priority": self._priority(found),
-                    "rank": found.column("rank"),
-                    "id": found.column("id"),
-                    "where": provenance(found),
-                    "text": found.column("text"),
-                    "signature": signed.column("signature").take(pa.array(rows)),
-                }
-            )
+            if begin < end:
+                rows = pa.array(members[begin:end].astype(np.int64) - first)
+                yield members[begin:end], pa.Table.from_batches([batch.take(rows)])
             first += len(batch)
 
-    def _read(self, part: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        return read_part(part_path(self.survivors.ingest, "documents", part), columns)
-
-    def _priority(self, documents: pa.Table) -> pa.ChunkedArray:
-        return source_priorities(self.priorities, documents.column("source")).cast(pa.int64())
+    def _order(self, part: int, documents: pa.Table) -> dict[str, pa.ChunkedArray]:
+        priority = self._part(part).priority(documents)
+        return {"priority": priority, "rank": documents.column("rank"), "id": documents.column("id")}

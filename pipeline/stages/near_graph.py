@@ -48,38 +48,45 @@ def write_edges(work: Work, rows: Rows, documents: Numbered, banding: tuple[int,
     """Write the candidate graph, `edges/part-0` to `part-<partitions - 1>`. banding: (bands, rows)."""
     block = work.context.config.memory.partition_bytes // _COMBINE_BYTES
     keys = Mapped(rows, Bands(documents, banding, block))
-    stars = Exchanged(keys, PartitionOfBucket(partitions), partitions, Stars(), {"bands": BANDS, "edges": EDGES})
-    work.write(stars, {"edges": EDGES}, "edges")
+    stars = Stars(documents.first_earlier)
+    plan = Exchanged(keys, PartitionOfBucket(partitions), partitions, stars, {"bands": BANDS, "edges": EDGES})
+    work.write(plan, {"edges": EDGES}, "edges")
 
 
 @dataclass(frozen=True)
 class Bands:
-    """A part's number -> (band key, member) of its survivors, each key once in `block` rows, and the edges that stand
-    for the others."""
+    """A part's number -> (band key, member) of its documents, each key once in `block` rows, and the edges that stand
+    for the others. Of an earlier build's part all rows: whether a bucket has edges at all is seen where it meets."""
 
     documents: Numbered
     banding: tuple[int, int]
     block: int
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        part = row.column("part")[0].as_py()
+        finish = _combined if part < self.documents.new_parts else _as_they_are
         keys: list[np.ndarray] = []
         members: list[np.ndarray] = []
-        for batch in self.documents.read_signatures(row.column("part")[0].as_py()):
+        for batch in self.documents.read_signatures(part):
             signed = signature_matrix(batch.column("signature"))
             usable = has_shingles(signed)
             keys.append(band_keys(signed[usable], *self.banding).reshape(-1))
             members.append(np.repeat(batch.column("member").to_numpy()[usable], self.banding[0]))
             if sum(map(len, keys)) >= self.block:
-                yield from _combined(keys, members)
+                yield from finish(np.concatenate(keys), np.concatenate(members))
                 keys, members = [], []
         if keys:
-            yield from _combined(keys, members)
+            yield from finish(np.concatenate(keys), np.concatenate(members))
 
 
-def _combined(keys: list[np.ndarray], members: list[np.ndarray]) -> Iterator[pa.RecordBatch]:
-    combined = combine(np.concatenate(keys), np.concatenate(members))
-    yield pa.RecordBatch.from_arrays([pa.array(combined.keys), pa.array(combined.members)], schema=BANDS)
+def _combined(keys: np.ndarray, members: np.ndarray) -> Iterator[pa.RecordBatch]:
+    combined = combine(keys, members)
+    yield from _as_they_are(combined.keys, combined.members)
     yield pairs_batch(combined.edges, EDGES)
+
+
+def _as_they_are(keys: np.ndarray, members: np.ndarray) -> Iterator[pa.RecordBatch]:
+    yield pa.RecordBatch.from_arrays([pa.array(keys), pa.array(members)], schema=BANDS)
 
 
 def pairs_batch(pairs: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
@@ -106,11 +113,17 @@ class PartitionOfBucket:
 
 @dataclass(frozen=True)
 class Stars:
-    """All members of a range of buckets -> star edges to each bucket's smallest member, and the edges that came."""
+    """All members of a range of buckets -> star edges to each bucket's smallest member, and the edges that came.
+
+    Members from `first_earlier` on are no new documents; a bucket without new ones has no edges.
+    """
+
+    first_earlier: int
 
     def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         bands = tables.pop("bands")
         edges = star_edges(bands.column("key").to_numpy(), bands.column("member").to_numpy())
+        edges = edges[edges[:, 0] < self.first_earlier]
         yield pairs_batch(unique_pairs(np.concatenate([edges, _pairs(tables.pop("edges"))])), EDGES)
 
 

@@ -16,14 +16,20 @@ import pyarrow.compute as pc
 
 from codemill.dedup.lsh import band_keys
 from codemill.dedup.order import survivor_order
-from codemill.dedup.resolve import Candidates, Resolution, resolve
+from codemill.dedup.resolve import Candidates, Resolution, resolve, resolve_against
 from codemill.dedup.similarity import ShingleSets, shingle_sets
 from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Exchanged, Mapped
 from codemill.pipeline.files import Receipt
 from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import Work, part_path, read_table
-from codemill.pipeline.stages.near_documents import ORDER, ROW_BYTES, Numbered, signature_field, signature_matrix
+from codemill.pipeline.stages.near_documents import (
+    ORDER,
+    ROW_BYTES,
+    Numbered,
+    signature_matrix,
+    signature_schema,
+)
 from codemill.pipeline.stages.near_graph import numbers
 from codemill.pipeline.stages.near_units import Layout
 
@@ -44,16 +50,19 @@ _KNOWN = [
 ]
 
 
-def member_schema(permutations: int) -> pa.Schema:
-    facts = [pa.field("unit", pa.int64()), *ORDER[:2]]
-    return schema_of("members", [*_KNOWN, *facts, pa.field("text", pa.large_string()), signature_field(permutations)])
+_UNIT = pa.field("unit", pa.int64())
+MEMBERS = schema_of("members", [*_KNOWN, _UNIT, *ORDER[:2], pa.field("text", pa.large_string())])
+
+
+def member_signatures(permutations: int) -> pa.Schema:
+    """The signatures of MEMBERS."""
+    return schema_of("signatures", [*signature_schema(permutations), _UNIT])
 
 
 def piece_schema(permutations: int) -> pa.Schema:
     """A piece of a cut component, in survivor order, its texts already made shingle sets."""
-    return schema_of(
-        "pieces", [*_KNOWN, pa.field("shingles", pa.large_list(pa.uint64())), signature_field(permutations)]
-    )
+    signature = signature_schema(permutations).field("signature")
+    return schema_of("pieces", [*_KNOWN, pa.field("shingles", pa.large_list(pa.uint64())), signature])
 
 
 def resolve_units(
@@ -66,14 +75,15 @@ def resolve_units(
     permutations = documents.near.permutations
     gathered = Mapped(numbers(documents.parts), Gather(documents, labels, layout))
     step = ResolveUnit(documents, banding, layout.first_piece, tuple(pieces.first for pieces in layout.giants()))
-    plan = Exchanged(gathered, PartitionOfUnit(), layout.total, step, {"members": member_schema(permutations)})
+    tables = {"members": MEMBERS, "signatures": member_signatures(permutations)}
+    plan = Exchanged(gathered, PartitionOfUnit(), layout.total, step, tables)
     kinds = {"pairs": PAIRS, "pieces": piece_schema(permutations), "left": LEFT}
     return work.write(plan, kinds, "resolve", sums=("bytes",))
 
 
 @dataclass(frozen=True)
 class Gather:
-    """A part's number -> its documents that share a component with others, with unit, text and signature."""
+    """A part's number -> its documents that share a component with others, and their signatures, with their units."""
 
     documents: Numbered
     labels: Place
@@ -84,12 +94,20 @@ class Gather:
         labels = read_table(part_path(self.labels, "labels", part))
         members = labels.column("member").to_numpy()
         units = self.layout.units(labels.column("label").to_numpy(), self.documents.order_facts(part, members))
-        schema = member_schema(self.documents.near.permutations)
-        done = 0
-        for batch in self.documents.read_members(part, members):
-            batch = batch.append_column("unit", pa.array(units[done : done + len(batch)]))
-            done += len(batch)
-            yield from batch.select(schema.names).cast(schema).combine_chunks().to_batches()
+        for table in self.documents.read_documents(part, members):
+            yield from self._of_units(table, members, units, MEMBERS)
+        schema = member_signatures(self.documents.near.permutations)
+        for batch in self.documents.read_signatures(part) if len(members) else ():
+            here = batch.filter(pc.is_in(batch.column("member"), value_set=pa.array(members)))
+            yield from self._of_units(pa.Table.from_batches([here]), members, units, schema)
+
+    def _of_units(
+        self, table: pa.Table, members: np.ndarray, units: np.ndarray, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a table, each with the unit of its member."""
+        here = units[np.searchsorted(members, table.column("member").to_numpy())]
+        table = table.append_column("unit", pa.array(here))
+        yield from table.select(schema.names).cast(schema).combine_chunks().to_batches()
 
 
 @dataclass(frozen=True)
@@ -111,15 +129,14 @@ class ResolveUnit:
 
     def __call__(self, unit: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         near = self.documents.near
-        members = tables.pop("members")
-        order = survivor_order(*(members.column(name) for name in ("priority", "rank", "id")))
-        members = members.take(pa.array(order)).combine_chunks()
+        members = _signed_members(tables)
         sets = shingle_sets(members.column("text"), near.ngram)
         cost = pc.add(pc.binary_length(members.column("text")), ROW_BYTES).combine_chunks()
         members = members.drop_columns("text")
         open_rows = np.arange(len(members))
         if unit < self.first_piece or unit in self.heads:
-            found = resolve(_candidates(members, sets, self.banding), near.threshold)
+            earlier = int((members.column("member").to_numpy() >= self.documents.first_earlier).sum())
+            found = resolve_after(earlier, _candidates(members, sets, self.banding), near.threshold)
             yield pairs_of(members, members, found)
             open_rows = np.flatnonzero(found.survivor < 0)
         if unit >= self.first_piece:
@@ -129,6 +146,34 @@ class ResolveUnit:
             table = members.append_column("shingles", shingles)
             schema = piece_schema(near.permutations)
             yield from table.select(schema.names).cast(schema).combine_chunks().to_batches()
+
+
+def _signed_members(tables: dict[str, pa.Table]) -> pa.Table:
+    """A unit's documents in survivor order, with their signatures."""
+    members, signed = tables.pop("members"), tables.pop("signatures")
+    order = survivor_order(*(members.column(name) for name in ("priority", "rank", "id")))
+    members = members.take(pa.array(order))
+    by_member = np.argsort(signed.column("member").to_numpy())
+    rows = np.searchsorted(signed.column("member").to_numpy(), members.column("member").to_numpy(), sorter=by_member)
+    return members.append_column(
+        "signature", signed.column("signature").take(pa.array(by_member[rows]))
+    ).combine_chunks()
+
+
+def resolve_after(earlier: int, candidates: Candidates, threshold: float) -> Resolution:
+    """The outcome among `candidates`, who are in survivor order and of whom the first `earlier` stay in any case."""
+    if not earlier:
+        return resolve(candidates, threshold)
+    survivor = np.full(len(candidates.keys), -1, np.int64)
+    similarity = np.zeros(len(candidates.keys), np.float32)
+    rows = np.arange(earlier, len(candidates.keys))
+    found = resolve_against(candidates.take(np.arange(earlier)), candidates.take(rows), threshold)
+    survivor[rows], similarity[rows] = found
+    rows = rows[found.survivor < 0]
+    found = resolve(candidates.take(rows), threshold)
+    survivor[rows] = np.where(found.survivor >= 0, rows[found.survivor], -1)
+    similarity[rows] = found.similarity
+    return Resolution(survivor, similarity)
 
 
 def _candidates(members: pa.Table, sets: ShingleSets, banding: tuple[int, int]) -> Candidates:

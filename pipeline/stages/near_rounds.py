@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codemill.dedup.resolve import resolve, resolve_against
+from codemill.dedup.resolve import resolve_against
 from codemill.pipeline.engines.base import Mapped, Rows
 from codemill.pipeline.files import Receipt
 from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import Work, part_path, read_table
-from codemill.pipeline.stages.near_pieces import LEFT, PAIRS, pairs_of, piece_candidates
+from codemill.pipeline.stages.near_documents import Numbered
+from codemill.pipeline.stages.near_pieces import LEFT, PAIRS, pairs_of, piece_candidates, resolve_after
 from codemill.pipeline.stages.near_units import Pieces
 
 
@@ -61,7 +62,7 @@ class Task(NamedTuple):
 
 
 def resolve_rounds(
-    work: Work, pieces: list[Pieces], receipts: list[list[Receipt]], threshold: float, banding: tuple[int, int]
+    work: Work, documents: Numbered, pieces: list[Pieces], receipts: list[list[Receipt]], banding: tuple[int, int]
 ) -> list[Place]:
     """Resolve all cut components; returns the files of PAIRS rows. receipts: those of `resolve_units`."""
     unit_bytes = work.context.config.memory.partition_bytes // 2
@@ -74,7 +75,7 @@ def resolve_rounds(
         name = f"round-{number:04d}"
         kinds = {"pairs": PAIRS, "left": LEFT}
         subfolders = {kind: f"{name}/{kind}" for kind in kinds}
-        step = ResolvePiece(work.folder, folder, threshold, banding, unit_bytes)
+        step = ResolvePiece(work.folder, folder, documents.near.threshold, banding, unit_bytes, documents.first_earlier)
         receipts = work.write(Mapped(_rows(tasks), step), kinds, name, subfolders=subfolders, sums=("bytes",))
         folder = work.folder / name
         paths += pairs_files(folder, receipts)
@@ -96,8 +97,9 @@ def left_bytes(receipts: list[list[Receipt]]) -> list[int]:
 
 
 def _begin(pieces: Pieces, left: list[int], unit_bytes: int) -> Giant:
-    spans = [Span(unit, unit + 1, unit, unit + 1, left[unit]) for unit in range(pieces.first, pieces.end)]
-    return Giant(spans[0], _merged(spans[1:], unit_bytes), math.isqrt(len(spans)))
+    kept = Span(pieces.first, pieces.due, pieces.first, pieces.due, sum(left[pieces.first : pieces.due]))
+    due = [Span(unit, unit + 1, unit, unit + 1, left[unit]) for unit in range(pieces.due, pieces.end)]
+    return Giant(kept, _merged(due, unit_bytes), math.isqrt(len(due) + 1))
 
 
 def _merged(spans: list[Span], unit_bytes: int) -> list[Span]:
@@ -146,7 +148,8 @@ def _rows(tasks: list[Task]) -> Rows:
 class ResolvePiece:
     """A task -> pairs, and what is left of its pieces.
 
-    pieces, left: the folders of the pieces, and of the step before this round.
+    pieces, left: the folders of the pieces, and of the step before this round. Members from `first_earlier` on stay in
+    any case.
     """
 
     pieces: Place
@@ -154,6 +157,7 @@ class ResolvePiece:
     threshold: float
     banding: tuple[int, int]
     unit_bytes: int
+    first_earlier: int
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         kept, due = (Span(*row.column(name)[0].as_py()) for name in ("kept", "due"))
@@ -164,18 +168,21 @@ class ResolvePiece:
             if is_panel:
                 earlier = itertools.chain(earlier, self._chunks(due.first, first, left))
             candidates = piece_candidates(piece, self.banding)
-            rows = np.arange(len(piece))
+            members = piece.column("member").to_numpy()
+            stay = np.flatnonzero(members >= self.first_earlier)
+            rows = np.flatnonzero(members < self.first_earlier)
             for _, before in earlier:
                 rest = candidates if len(rows) == len(piece) else candidates.take(rows)
                 found = resolve_against(piece_candidates(before, self.banding), rest, self.threshold)
                 yield pairs_of(piece.select(["member"]).take(pa.array(rows)), before, found)
                 rows = rows[found.survivor < 0]
             if is_panel:
-                found = resolve(candidates.take(rows), self.threshold)
+                rows = np.concatenate([stay, rows])
+                found = resolve_after(len(stay), candidates.take(rows), self.threshold)
                 names = piece.select(["member", "id", "where"]).take(pa.array(rows))
                 yield pairs_of(names, names, found)
-                rows = rows[found.survivor < 0]
-            gone = pa.array(np.delete(piece.column("member").to_numpy(), rows))
+                stay = rows = rows[found.survivor < 0]
+            gone = pa.array(np.delete(members, np.union1d(stay, rows)))
             left = left.filter(pc.invert(pc.is_in(left.column("member"), value_set=gone)))
         yield from left.combine_chunks().to_batches()
 

@@ -25,7 +25,7 @@ from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Exchanged, Mapped
 from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import Work, part_path, read_table
-from codemill.pipeline.stages.near_documents import ORDER, Numbered
+from codemill.pipeline.stages.near_documents import ORDER, Numbered, is_earlier
 from codemill.pipeline.stages.near_graph import numbers
 
 GRAINS = 64
@@ -39,9 +39,13 @@ SMALL = schema_of("small", [pa.field("bytes", pa.int64())])  # of all other comp
 
 
 class Pieces(NamedTuple):
-    """The units of one component that was cut: first to end - 1, in survivor order."""
+    """The units of one component that was cut: first to end - 1, in survivor order.
+
+    Those below `due` need no round: the first one, or all that hold documents of earlier builds alone.
+    """
 
     first: int
+    due: int
     end: int
 
 
@@ -71,7 +75,11 @@ class Layout:
         labels = self.cuts.column("label").to_numpy()
         firsts = np.unique(labels, return_index=True)[1]
         units = (self.first_piece + np.append(firsts, len(labels))).tolist()
-        return [Pieces(first, end) for first, end in itertools.pairwise(units)]
+        earlier = (
+            np.add.reduceat(is_earlier(self.cuts.column("priority").to_numpy()), firsts) if len(firsts) else firsts
+        )
+        due = [first + max(1, int(count) - 1) for first, count in zip(units, earlier, strict=False)]
+        return [Pieces(first, at, end) for (first, end), at in zip(itertools.pairwise(units), due, strict=True)]
 
     def units(self, labels: np.ndarray, facts: pa.Table) -> np.ndarray:
         """int64[n]: the unit of each document. labels: uint64[n]; facts: their ORDER."""
