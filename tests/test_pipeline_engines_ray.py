@@ -238,7 +238,7 @@ def test_options_are_those_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert parse_options(['--runtime-env={"pip": ["x"]}']).runtime_env == {"pip": ["x"]}
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert parse_options([]).address == "auto"
-    assert parse_options(["--address=ray://head:10001"]).address == "ray://head:10001"
+    assert parse_options(["--address=head:6379"]).address == "head:6379"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +254,7 @@ def test_options_are_those_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["--runtime-env={"], r"--runtime-env"),
         (["--runtime-env=[]"], r"--runtime-env"),
         (["--object-spilling-directory=/no/such"], r"/no/such: No such file"),
+        (["--address=ray://head:10001"], r"ray://head:10001.*ray job submit"),
         (["--address=auto", "--num-cpus=3"], r"--num-cpus \(--workers\) 3.*auto"),
     ],
 )

@@ -1,7 +1,7 @@
 """The Ray engine: every write is one Ray Data pipeline, on a Ray of its own or on a running cluster.
 
 A plan without an exchange is `map_batches` over the numbers of its rows, a block and so a task each. One with an
-exchange goes on with Ray Data's shuffle of rows (partition, kind, packed batch), and `map_batches` over the
+exchange goes on with Ray Data's shuffle of rows (partition, task, packed batch), and `map_batches` over the
 partitions. Workers share with the driver the folder or object store that the build writes to, and nothing else.
 
 The shuffle is `sort` by partition with the partitions as its boundaries, under Ray Data's strategy SHUFFLE_V2, because
@@ -205,6 +205,11 @@ def parse_options(options: Sequence[str]) -> Settings:
             f"--engine ray: {name}: no such option{nearest(name, known)}; the options are {', '.join(known)}"
         )
     settings = Settings(**{**vars(found), "address": found.address or os.environ.get("RAY_ADDRESS") or "local"})
+    if settings.address.startswith("ray://"):
+        raise ConfigError(
+            f"--engine ray: --address={settings.address}: Ray Data does not run through a Ray client; start the build "
+            "on a machine of the cluster with --address=auto, or send it there: ray job submit -- codemill build ..."
+        )
     if settings.address != "local":
         for name, value in (
             ("--num-cpus (--workers)", found.num_cpus),
@@ -294,7 +299,7 @@ def _dataset(settings: Settings, job: Job, pending: list[int]) -> ray.data.Datas
 
 def _numbers(numbers: Sequence[int]) -> ray.data.Dataset:
     """A block, and so a task, for each number."""
-    return ray.data.from_arrow([pa.table([[number]], schema=_NUMBERS) for number in numbers])
+    return ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
 
 
 @contextlib.contextmanager
