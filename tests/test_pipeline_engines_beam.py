@@ -367,7 +367,8 @@ def test_options_that_beam_refuses_are_one_clear_error(
 
 
 def test_options_that_only_a_job_server_knows_are_let_through() -> None:
-    BeamEngine(["--runner=PortableRunner", "--known_to_the_server=3"], Reporter(quiet=True))
+    with BeamEngine(["--runner=PortableRunner", "--known_to_the_server=3"], Reporter(quiet=True)):
+        pass
 
 
 def test_a_job_server_that_is_not_there_is_told_at_once() -> None:

@@ -23,6 +23,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+from codemill.errors import ConfigError, DataError
+
 _STOP_SECS = 5.0  # for a remote job to be cancelled
 _LOOK_EVERY_SECS = 0.25
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -46,7 +48,7 @@ class Child:
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self.stop()
-        if kind is None:
+        if kind is None or issubclass(kind, ConfigError | DataError | KeyboardInterrupt):  # they do not send to it
             self.log.unlink(missing_ok=True)
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
