@@ -116,7 +116,7 @@ def test_rows_without_a_text_are_a_named_output_and_counted_by_reason(tmp_path: 
 
 
 def long_text(number: int) -> pa.Table:
-    """50 MB of text; the second is nearly the first, the third equals it."""
+    """50 MB of text; the second is nearly the first."""
     words = [f"w{i * i % 9_973}" for i in range(30_000)]
     text = (" ".join(words) + "\n") * 300
     return pa.table({"text": [text[1_000:] if number == 1 else text], "n": [number]})
@@ -124,10 +124,10 @@ def long_text(number: int) -> pa.Table:
 
 def test_documents_of_50_megabytes_are_compared(tmp_path: Path) -> None:
     assert 50_000_000 < long_text(0).nbytes < 60_000_000
-    source = beam.Create([0, 1, 2]) | beam.Map(long_text).with_output_types(pa.Table)
+    source = beam.Create([0, 1]) | beam.Map(long_text).with_output_types(pa.Table)
     found = run_from(tmp_path, DeduplicateNearCopies(survivor_order=[("n", "ascending")]), source)
     assert [row["n"] for row in found.rows("kept")] == [0]
-    assert sorted(row["reason"] for row in found.rows("dropped")) == ["exact_duplicate", "near_duplicate"]
+    assert [row["reason"] for row in found.rows("dropped")] == ["near_duplicate"]
 
 
 @pytest.mark.parametrize("elements", [[], [SCHEMA.empty_table()]])

@@ -4,6 +4,7 @@ a real build."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import builds
@@ -222,6 +223,17 @@ def test_ids_that_are_not_unique_change_nothing_by_arrival(table: pa.Table, smal
     settings = pack_settings(small_model, windows=2)
     first, second = (packed(cut(same, seed), settings) for seed in (1, 2))
     assert all(a.equals(b) for a, b in zip(first, second, strict=True))
+
+
+def test_the_snippets_of_the_library_page_stand_in_the_examples_that_they_name() -> None:
+    root = Path(__file__).parent.parent
+    found = re.findall(
+        r"\(\.\./(examples/\w+\.py)\):\n\n```python\n(.*?)```", (root / "docs/LIBRARY.md").read_text(), re.S
+    )
+    assert len(found) == 4
+    for name, snippet in found:
+        lines = {line.strip() for line in (root / name).read_text().splitlines()}
+        assert [line for line in snippet.splitlines() if line.strip() not in lines] == [], name
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"windows": 0}])
