@@ -15,7 +15,8 @@ from codemill.hashing import id_words
 from codemill.pipeline.documents import DOCUMENTS, DROPPED
 from codemill.pipeline.engines.base import hash_partition
 from codemill.pipeline.manifest import read_manifest
-from codemill.pipeline.places import Place, listing, open_place
+from codemill.pipeline.places import Place, listing
+from codemill.pipeline.remote_tables import RemoteTables
 from codemill.pipeline.stages.frame import part_path, read_part, view_part
 from codemill.pipeline.stages.tokenizer import load_model
 from codemill.tokenize.model import TokenizerModel
@@ -33,26 +34,24 @@ class Dataset:
         """Files of the manifest below a folder, in order."""
         return [self.path / f["file"] for f in self.manifest["files"] if f["file"].startswith(f"{folder}/")]
 
-    def documents(self) -> pads.Dataset | None:
+    def documents(self) -> pads.Dataset | RemoteTables | None:
         """The kept documents; null where the build was told not to write them."""
         if not self.manifest["config"]["output"]["documents"]:
             return None
         return self._parquet("documents", DOCUMENTS)
 
-    def dropped(self) -> pads.Dataset:
+    def dropped(self) -> pads.Dataset | RemoteTables:
         """What was dropped, with stage and reason."""
         return self._parquet("dropped", DROPPED)
 
-    def _parquet(self, folder: str, schema: pa.Schema) -> pads.Dataset:
+    def _parquet(self, folder: str, schema: pa.Schema) -> pads.Dataset | RemoteTables:
         paths, there = self.files(folder), listing(self.path / folder)
         for path in paths:
             if path.name not in there:
                 raise DataError(f"{path}: is in the manifest but not there; build again")
         if isinstance(self.path, Path):
             return pads.dataset([str(path) for path in paths], schema=schema, format="parquet")
-        parquet = pads.ParquetFileFormat()
-        fragments = [parquet.make_fragment(open_place(path)) for path in paths]  # read in our way: it tries again
-        return pads.FileSystemDataset(fragments, schema, parquet)
+        return RemoteTables(paths, schema)
 
     def shard_paths(self) -> list[Place]:
         return [self.path / shard["file"] for shard in self.manifest["shards"]]

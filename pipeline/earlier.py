@@ -43,7 +43,7 @@ class Earlier:
     def documents(self, part: int, columns: Sequence[str]) -> pa.Table:
         """Some columns of a part's documents, sorted by id."""
         with open_place(self._folder / "documents" / f"part-{part:05d}.parquet") as file:
-            return pq.read_table(file, columns=list(columns), use_threads=False)
+            return pq.ParquetFile(file).read(list(columns), use_threads=False)
 
     def signatures(self, part: int) -> Iterator[pa.RecordBatch]:
         """id and signature of a part's documents, sorted by id, where they are stored."""

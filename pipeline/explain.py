@@ -46,10 +46,10 @@ def _exact(path_or_id: str) -> pc.Expression:
 
 def _find(dataset: Dataset, matches: pc.Expression) -> list[dict[str, Any]]:
     kept = dataset.documents()
-    rows = [] if kept is None else kept.scanner(_PLACE, filter=matches).head(MOST_ROWS).to_pylist()
+    rows = [] if kept is None else kept.head(MOST_ROWS, columns=_PLACE, filter=matches).to_pylist()
     places = _places(dataset, [row["id"] for row in rows])
     found = [{"outcome": "kept", **row, "places": places.get(row["id"], [])} for row in rows]
-    dropped = dataset.dropped().scanner(filter=matches).head(MOST_ROWS).to_pylist()
+    dropped = dataset.dropped().head(MOST_ROWS, filter=matches).to_pylist()
     return [*found, *({"outcome": "dropped", **row} for row in dropped)]
 
 

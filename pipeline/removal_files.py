@@ -97,7 +97,7 @@ def _documents(path: Place, ids: pa.Array) -> Iterator[pa.RecordBatch]:
 def _with_rows(path: Place, gone: pa.Table) -> Iterator[pa.RecordBatch]:
     """The rows of a part of dropped/, and one for each document that goes."""
     with open_place(path) as file:
-        dropped = pq.read_table(file).cast(DROPPED)
+        dropped = pq.ParquetFile(file).read().cast(DROPPED)
     there = dropped.filter(pc.equal(dropped.column("stage"), REMOVE)).column("id").combine_chunks()
     new = _others(gone, there)
     rows = dropped_rows(new, "opted_out", new.column("detail").combine_chunks(), stage=REMOVE)

@@ -133,7 +133,7 @@ class FindDocuments:
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         path = place(row.column("path")[0].as_py())
         with _damage_told(path), open_place(path) as file:
-            table = pq.read_table(file, columns=PLACE)
+            table = pq.ParquetFile(file).read(PLACE)
         table = table.append_column("detail", self.request.reasons(table))
         table = table.filter(pc.is_valid(table.column("detail"))).combine_chunks()
         if not len(table):

@@ -347,7 +347,7 @@ class Compare:
         if not self.documents:
             return
         with open_place(place(self.documents[part])) as file:
-            kept = pq.read_table(file, columns=["id", "text"])
+            kept = pq.ParquetFile(file).read(["id", "text"])
         row = pc.index_in(decoded.column("id"), value_set=kept.column("id").combine_chunks())
         for name in decoded.filter(pc.is_null(row)).column("id").to_pylist()[:MOST_PROBLEMS]:
             yield f"shards/: document {name} is not in documents/"

@@ -115,6 +115,21 @@ def s3_server(fail_every: int | None = None) -> Iterator[Server]:
         process.communicate()
 
 
+@contextlib.contextmanager
+def s3_for_this_process(fail_every: int | None = None) -> Iterator[Server]:
+    """Run a server that this process finds too, through its own environment."""
+    import pytest
+
+    from codemill.pipeline import places
+
+    with s3_server(fail_every) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        places._object_store.cache_clear()
+        yield server
+    places._object_store.cache_clear()
+
+
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
 

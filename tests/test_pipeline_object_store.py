@@ -58,7 +58,7 @@ def sources(base: str) -> list[dict[str, Any]]:
 def local(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The build on the disk that the others are compared with."""
     folder = tmp_path_factory.mktemp("local")
-    builds.build(builds.config(folder / "config.yaml", folder / "out", sources(str(inputs))))
+    builds.build(builds.config(folder / "config.yaml", folder / "out", sources(str(inputs))), "--workers", "1")
     return folder / "out"
 
 
@@ -88,8 +88,8 @@ def config(folder: Path, base: str = f"s3://{BUCKET}/in", out: str = OUT) -> Pat
     return builds.config(folder / "config.yaml", Path("unused"), sources(base), output={"path": out, "shards": 3})
 
 
-def build_on(server: Server, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return on(server, "build", config(folder), "--quiet", **environment)
+def build_on(server: Server, folder: Path, workers: int = 1) -> subprocess.CompletedProcess[str]:
+    return on(server, "build", config(folder), "--quiet", "--workers", str(workers))
 
 
 def on(server: Server, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -134,7 +134,7 @@ def test_a_store_that_fails_every_20th_request_changes_nothing(inputs: Path, loc
     with s3_server(fail_every=20) as server:
         upload(server, inputs)
         before = server.counts()
-        done = build_on(server, tmp_path)
+        done = build_on(server, tmp_path, workers=2)
         after = server.counts()
         assert done.returncode == 0, done.stderr
         assert_same_bytes(server, local)
@@ -199,7 +199,7 @@ def test_a_folder_on_s3_with_other_files_is_not_built_into(server: Server, input
 def test_a_killed_build_on_s3_goes_on_from_what_is_finished(inputs: Path, local: Path, tmp_path: Path) -> None:
     with s3_server() as server:
         upload(server, inputs)
-        command = [builds.CODEMILL, "build", str(config(tmp_path)), "--quiet"]
+        command = [builds.CODEMILL, "build", str(config(tmp_path)), "--quiet", "--workers", "1"]
         process = subprocess.Popen(command, env={**os.environ, **server.environment}, stderr=subprocess.DEVNULL)
         finished = "stages/near/manifest.json"
         try:

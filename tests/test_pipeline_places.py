@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_store import BUCKET, FAILURES, Server, s3_server
+from object_store import BUCKET, FAILURES, Server, s3_for_this_process
 
 from codemill.errors import RunError
 from codemill.pipeline import places
@@ -17,13 +17,9 @@ from codemill.pipeline.places import RemotePath, listing, open_place
 
 @pytest.fixture(scope="module")
 def failing() -> Iterator[Server]:
-    """A store of which every third request fails, and the way there."""
-    with s3_server(fail_every=3) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        places._object_store.cache_clear()
+    """A store of which every third request fails."""
+    with s3_for_this_process(fail_every=3) as server:
         yield server
-    places._object_store.cache_clear()
 
 
 def test_reads_of_every_size_are_right_on_a_store_that_fails(failing: Server, tmp_path: Path) -> None:
