@@ -122,6 +122,7 @@ def long_text(number: int) -> pa.Table:
     return pa.table({"text": [text[1_000:] if number == 1 else text], "n": [number]})
 
 
+@pytest.mark.slow
 def test_documents_of_50_megabytes_are_compared(tmp_path: Path) -> None:
     assert 50_000_000 < long_text(0).nbytes < 60_000_000
     source = beam.Create([0, 1]) | beam.Map(long_text).with_output_types(pa.Table)
@@ -225,6 +226,7 @@ def read(folder: Path, pattern: str) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob(pattern)))
 
 
+@pytest.mark.slow
 def test_the_near_dedup_example_runs(tmp_path: Path, table: pa.Table, parquet: Path) -> None:
     columns = ("--text-column", "content", "--runner=FnApiRunner")
     told = program("beam_near_dedup.py", "--input", parquet / "*.parquet", "--output", tmp_path, *columns)
@@ -235,6 +237,7 @@ def test_the_near_dedup_example_runs(tmp_path: Path, table: pa.Table, parquet: P
     assert f"kept {len(kept)}" in told
 
 
+@pytest.mark.slow
 def test_the_packing_example_runs(tmp_path: Path, table: pa.Table, parquet: Path, small_model: Path) -> None:
     options = ("--text-column", "content", "--model", small_model, "--length", "256", "--runner=FnApiRunner")
     program("beam_tokenize_and_pack.py", "--input", parquet / "*.parquet", "--output", tmp_path, *options)

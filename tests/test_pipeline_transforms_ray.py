@@ -53,6 +53,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
+        # Else an idle worker ends after a second, and a new one loads its libraries for several.
+        _system_config={"idle_worker_killing_time_threshold_ms": 600_000, "num_workers_soft_limit": 6},
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield ray.get_runtime_context().gcs_address
@@ -162,6 +164,7 @@ def parquet(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_near_dedup_example_runs(tmp_path: Path, address: str, table: pa.Table, parquet: Path) -> None:
     columns = ("--text-column", "content", "--partitions", "2")
     told = program("ray_near_dedup.py", address, "--input", parquet, "--output", tmp_path, *columns)
@@ -171,6 +174,7 @@ def test_the_near_dedup_example_runs(tmp_path: Path, address: str, table: pa.Tab
     assert "bad 0" in told
 
 
+@pytest.mark.slow
 def test_the_packing_example_runs(
     tmp_path: Path, address: str, table: pa.Table, parquet: Path, small_model: Path
 ) -> None:

@@ -192,6 +192,7 @@ def build(standard_library: list[Path], small_model: Path, tmp_path_factory: pyt
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_the_sequences_are_a_builds_own_in_the_same_order(build: Path, small_model: Path) -> None:
     windows = json.loads((build / "stages" / "pack" / "manifest.json").read_text())["facts"]["windows"]
     assert windows > 1
