@@ -110,22 +110,23 @@ def test_one_bucket_of_all_has_the_outcome_of_the_definition_in_pieces_too(docum
 
 
 def similar_in_part(n: int, seed: int) -> Candidates:
-    """Sets that share one header, of very different sizes, and a chain of sets each near the one before; all in one
-    bucket, though they have others."""
+    """Sets that share one header, of very different sizes; a chain of sets each near the one before; sets drawn from
+    few numbers. They are in two large buckets, and in others."""
     rng = np.random.default_rng(seed)
-    header = rng.integers(0, 2**63, 40)
-    sets = [np.concatenate([header, rng.integers(0, 2**63, rng.integers(2, 60))]) for _ in range(n // 2)]
+    header, few = rng.integers(0, 2**63, 40), rng.integers(0, 2**63, 80)
+    sets = [np.concatenate([header, rng.integers(0, 2**63, rng.integers(2, 60))]) for _ in range(n // 3)]
+    sets += [rng.choice(few, 45, replace=False) for _ in range(n // 3)]
     link = rng.integers(0, 2**63, 50)
-    for _ in range(n - n // 2):
+    while len(sets) < n:
         link = np.where(rng.random(50) < 0.1, rng.integers(0, 2**63, 50), link)
         sets.append(link[: rng.integers(25, 51)])
     sets = [np.unique(sets[i]).astype(np.uint64) for i in rng.permutation(n)]
-    keys = np.column_stack([np.zeros(n), rng.integers(1, 40, n), rng.integers(40, 300, n)]).astype(np.uint64)
+    keys = np.column_stack([rng.integers(low, high, n) for low, high in ((0, 2), (2, 40), (40, 300))])
     alike = np.zeros((n, PERMUTATIONS), np.uint32)  # signatures that rule nothing out
-    return Candidates(keys, alike, ShingleSets(np.cumsum([0, *map(len, sets)]), np.concatenate(sets)))
+    return Candidates(keys.astype(np.uint64), alike, ShingleSets(np.cumsum([0, *map(len, sets)]), np.concatenate(sets)))
 
 
-@pytest.mark.parametrize("threshold", [0.1, 0.4, 0.55, 0.7, 0.9])
+@pytest.mark.parametrize("threshold", [0.1, 0.4, 0.55, 0.7, 0.8])
 @pytest.mark.parametrize("bucket", [0, 7, 60])
 def test_the_index_and_the_chains_find_the_same_in_a_bucket_of_hundreds(threshold, bucket):
     documents = similar_in_part(400, seed=bucket)
@@ -133,6 +134,13 @@ def test_the_index_and_the_chains_find_the_same_in_a_bucket_of_hundreds(threshol
     assert (whole.survivor >= 0).any()
     assert pairs(hot(bucket, lambda: resolve(documents, threshold))) == pairs(whole)
     assert pairs(hot(bucket, lambda: in_pieces(documents, [100, 250], threshold))) == pairs(whole)
+
+
+def test_a_bucket_that_becomes_hot_after_another_still_knows_all_that_it_kept():
+    """The first bucket is hot from the second document on; the second one only when it has kept two more."""
+    documents = candidates([b"a b c", b"d e f", b"g h i", b"j k l", b"g h i"], 1)
+    documents = documents._replace(keys=np.array([[1, 9], [1, 10], [3, 2], [4, 2], [5, 2]], np.uint64))
+    assert hot(1, lambda: resolve(documents, 0.9)).survivor.tolist() == [-1, -1, -1, -1, 2]
 
 
 @given(texts, texts, thresholds)
