@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +19,7 @@ from pydantic import BaseModel
 
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.documents import DOCUMENT_FIELDS, DROPPED_FIELDS, REASONS
+from codemill.pipeline.engines.ray import Settings, parse_options
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -38,6 +41,18 @@ def test_every_command_of_the_documents_runs(tmp_path: Path) -> None:
         line = command.replace(".venv/bin/codemill", builds.CODEMILL)
         done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stderr)
+
+
+def test_ray_takes_the_options_that_the_page_on_scaling_gives_it_and_the_page_lists_them_all() -> None:
+    page = (ROOT / "docs" / "SCALING.md").read_text()
+    joined = page.replace("\\\n", " ")
+    lines = re.findall(r"--engine ray -- (.*)", joined)
+    assert len(lines) >= 4
+    for line in lines:
+        parse_options(shlex.split(line))
+    listed = set(re.findall(r"`(--[a-z-]+)`", page.split("KubeRay, as")[1].split("## Memory")[0]))
+    options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Settings)} - {"--patience-secs"}
+    assert listed == options
 
 
 def test_make_targets_that_the_documents_name_exist() -> None:
