@@ -7,9 +7,10 @@ stages need. A stage whose fingerprint is unchanged and whose files are all ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,10 @@ from codemill.pipeline.places import Place, RemotePath, listing, open_place
 from codemill.pipeline.progress import Reporter
 
 BATCH_TEXT_BYTES = 8 << 20  # text in one record batch of a documents part
+_REQUESTS = 16  # that the driver makes at a time
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,13 @@ def _as_table(path: Place, batches: list[pa.RecordBatch], columns: Sequence[str]
     with open_place(path) as file:
         schema = pa.ipc.open_file(file).schema
     return (pa.schema([schema.field(name) for name in columns]) if columns else schema).empty_table()
+
+
+def side_by_side(function: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+    """What a function that reads or writes a small file makes of each item, several at a time: on an object store each
+    waits for an answer."""
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(function, items))
 
 
 @dataclass(frozen=True)

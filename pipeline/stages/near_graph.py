@@ -26,7 +26,7 @@ from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
 from codemill.pipeline.files import TableWriter, atomic_file
 from codemill.pipeline.places import Place
-from codemill.pipeline.stages.frame import Work, part_path, read_part, read_table
+from codemill.pipeline.stages.frame import Work, part_path, read_part, read_table, side_by_side
 from codemill.pipeline.stages.near_documents import Numbered, part_of, signature_matrix
 
 BANDS = schema_of("bands", [pa.field("key", pa.uint64()), pa.field("member", pa.uint64())])
@@ -137,13 +137,17 @@ def labels_by_union_find(work: Work, documents: Numbered, partitions: int) -> Pl
     for span in spans:
         here = labels[span]
         in_company[here[here != np.arange(span.start, span.stop)]] = True
-    for part, span in enumerate(spans):
-        here = labels[span]
-        rows = np.flatnonzero((here != np.arange(span.start, span.stop)) | in_company[span])
+
+    def write(part: int) -> None:
+        span = spans[part]
+        here, own = labels[span], np.arange(span.start, span.stop)
+        rows = np.flatnonzero((here != own) | in_company[span])
         with atomic_file(part_path(work.folder, "labels", part)) as file:
             writer = TableWriter(file, LABELS, "lz4")
-            writer.write(pairs_batch(np.column_stack([rows + span.start, here[rows]]).astype(np.uint64), LABELS))
+            writer.write(pairs_batch(np.column_stack([own[rows], here[rows]]).astype(np.uint64), LABELS))
             writer.close()
+
+    side_by_side(write, range(documents.parts))
     return work.folder
 
 

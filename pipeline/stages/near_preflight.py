@@ -19,7 +19,7 @@ from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Mapped, Rows
 from codemill.pipeline.progress import Reporter
 from codemill.pipeline.report_formats import share, size
-from codemill.pipeline.stages.frame import Work, part_path, read_table
+from codemill.pipeline.stages.frame import Work, part_path, read_table, side_by_side
 from codemill.pipeline.stages.near_documents import Numbered, signature_matrix, signature_schema
 from codemill.pipeline.stages.near_graph import BAND_ROW_BYTES, UNION_FIND_BYTES
 
@@ -103,7 +103,8 @@ def sign(work: Work, rows: Rows, documents: Numbered, banding: tuple[int, int]) 
     receipts = work.write(Mapped(rows, Sign(documents, banding, taken)), kinds, "signatures")
     signed = [receipt for part in receipts for receipt in part if receipt.kind == "signatures"]
     stored = [count for part, count in enumerate(counts) if documents.has_signatures(part)]
-    keys = pa.concat_tables([read_table(part_path(work.folder, "keys", part)) for part in range(documents.parts)])
+    paths = [part_path(work.folder, "keys", part) for part in range(documents.parts)]
+    keys = pa.concat_tables(side_by_side(read_table, paths))
     return Ahead(
         documents=sum(receipt.rows for receipt in signed) + sum(stored),
         numbers=sum(counts),

@@ -172,6 +172,8 @@ class ResolvePiece:
             stay = np.flatnonzero(members >= self.first_earlier)
             rows = np.flatnonzero(members < self.first_earlier)
             for _, before in earlier:
+                if not len(rows):
+                    break
                 rest = candidates if len(rows) == len(piece) else candidates.take(rows)
                 found = resolve_against(piece_candidates(before, self.banding), rest, self.threshold)
                 yield pairs_of(piece.select(["member"]).take(pa.array(rows)), before, found)
