@@ -98,6 +98,11 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "inspect out --shard 3": (2, ["--shard 3: out has 3 shards, counted from 0"]),
     "explain out nowhere.py": (1, ["'nowhere.py': no file that came in", "give 32 hex digits, or a path"]),
     "explain src a.py": (1, ["src: has no manifest.json", "run `codemill build` again"]),
+    "remove src a.py": (1, ["src: has no manifest.json", "run `codemill build` again"]),
+    "remove out": (2, ["nothing is asked for", "give ids or paths, --ids FILE or --repos FILE"]),
+    "remove out nowhere.py": (1, ["'nowhere.py'", "give 32 hex digits, or a path", "nothing was changed"]),
+    "remove out --ids few.yaml": (2, ["--ids: few.yaml: '- kind: tree' is no document id", "give 32 hex digits"]),
+    "remove out --repos nowhere.txt": (2, ["--repos: nowhere.txt cannot be read", "name a readable file"]),
     "report src": (1, ["src: has no manifest.json", "run `codemill build` again"]),
     # tokenizers
     "tokenizer train nowhere --output m": (2, ["nowhere: there is no such file or folder", "give text files"]),
@@ -263,7 +268,7 @@ def test_a_second_build_in_one_folder_is_turned_away(place: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = run(place, "build", "config.yaml")
     assert done.returncode == 1
-    assert "out: another build is at work in this folder; wait for it or give another folder" in done.stderr
+    assert "out: another build or removal is at work in this folder; wait for it or give another folder" in done.stderr
     assert (place / "out" / "manifest.json").exists()
 
 
