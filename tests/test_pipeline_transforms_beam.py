@@ -227,9 +227,10 @@ def read(folder: Path, pattern: str) -> pa.Table:
 
 
 @pytest.mark.slow
-def test_the_near_dedup_example_runs(tmp_path: Path, table: pa.Table, parquet: Path) -> None:
-    columns = ("--text-column", "content", "--runner=FnApiRunner")
-    told = program("beam_near_dedup.py", "--input", parquet / "*.parquet", "--output", tmp_path, *columns)
+def test_the_near_dedup_example_runs_in_two_processes(tmp_path: Path, table: pa.Table, parquet: Path) -> None:
+    processes = ("--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    options = ("--text-column", "content", *processes)
+    told = program("beam_near_dedup.py", "--input", parquet / "*.parquet", "--output", tmp_path, *options)
     kept, dropped = read(tmp_path, "kept*.parquet"), read(tmp_path, "dropped*.parquet")
     expected = deduplicated([table], near_settings(id=None, order=()))
     assert as_set(kept.to_pylist()) == as_set(expected[0].to_pylist())

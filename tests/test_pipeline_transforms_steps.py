@@ -3,6 +3,7 @@ a real build."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -67,6 +68,13 @@ def test_rows_that_are_alike_in_everything_leave_one() -> None:
     kept, dropped, _ = deduplicated([one, one, pa.concat_tables([one, one])], settings)
     assert kept.to_pylist() == one.to_pylist()
     assert dropped.column("similarity").to_pylist() == [1.0] * 3
+
+
+def test_null_and_nothing_are_different_rows_of_one_text() -> None:
+    pieces = [pa.table({"text": ["a"], "note": pa.array([note], pa.string())}) for note in (None, "", "x")]
+    settings = near_settings(order=(), columns=DocumentColumns(text="text", id=None))
+    outcomes = {str(deduplicated(each, settings)[0].to_pylist()) for each in itertools.permutations(pieces)}
+    assert len(outcomes) == 1
 
 
 def test_copies_of_a_dropped_text_name_its_survivor(table: pa.Table) -> None:

@@ -229,15 +229,15 @@ def settle(joined: pa.Table, settings: NearCopies) -> pa.Table:
     rows, first = in_order(joined, settings.order)
     survivor, similarity = _near(rows, np.unique(first), settings)
     near = survivor[first] >= 0
-    exact = ~near & (first != np.arange(len(rows)))
-    stayed = np.where(near, survivor[first], first)
-    ids = one_array(rows.column(ID)).take(pa.array(stayed, mask=~(near | exact)))
+    stays = ~near & (first == np.arange(len(rows)))
+    survivors = np.where(near, survivor[first], first)
+    ids = one_array(rows.column(ID)).take(pa.array(survivors, mask=stays))
     alike = np.where(near, similarity[first], np.float32(1))
     names = pa.array(DROP_REASONS)
-    reasons = names.take(pa.array(np.where(near, 1, 0), mask=~(near | exact)))
+    reasons = names.take(pa.array(np.where(near, 1, 0), mask=stays))
     rows = rows.set_column(rows.column_names.index(REASON), REASON, reasons)
     rows = rows.append_column(SURVIVOR, ids)
-    return rows.append_column(SIMILARITY, pa.array(alike, pa.float32(), mask=~(near | exact)))
+    return rows.append_column(SIMILARITY, pa.array(alike, pa.float32(), mask=stays))
 
 
 def _near(rows: pa.Table, documents: np.ndarray, settings: NearCopies) -> tuple[np.ndarray, np.ndarray]:

@@ -59,9 +59,8 @@ def prepare(table: pa.Table, columns: DocumentColumns) -> pa.Table:
     texts = text_bytes(one_array(table.column(columns.text)))
     no_text = texts.is_null().to_numpy(zero_copy_only=False)
     filled = texts.fill_null(b"")
-    not_utf8 = ~valid_utf8(filled) if len(texts) else no_text
-    bad = pa.array(no_text | not_utf8)
-    digests = pc.if_else(bad, pa.scalar(None, pa.string()), document_ids(filled))
+    not_utf8 = ~valid_utf8(filled)
+    digests = document_ids(filled)
     ids = digests if columns.id is None else _ids(one_array(table.column(columns.id)))
     conditions = pa.StructArray.from_arrays(
         [pa.array(no_text), pa.array(not_utf8), ids.is_null()], names=list(BAD_REASONS)
@@ -103,7 +102,7 @@ def _ids(column: pa.Array) -> pa.Array:
     if not is_text(column.type):
         raise DataError(f"the id column is of type {column.type}; ids are strings or integers: name another one")
     raw = text_bytes(column)
-    valid = pa.array(valid_utf8(raw.fill_null(b"")) if len(raw) else np.zeros(0, bool))
+    valid = pa.array(valid_utf8(raw.fill_null(b"")))
     return pc.if_else(valid, raw, pa.scalar(None, pa.large_binary())).cast(pa.string())
 
 
