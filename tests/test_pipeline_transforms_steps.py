@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import builds
 import numpy as np
@@ -30,6 +31,7 @@ from codemill.dedup.components import component_labels
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Sequence
 from codemill.pipeline.transforms import near as steps
+from codemill.pipeline.transforms.packing import TOKENS, render
 from codemill.pipeline.transforms.rows import BAD_REASONS, DocumentColumns, prepare
 from codemill.tokenize.segments import documents_from_segments, segments
 
@@ -202,13 +204,23 @@ def build(standard_library: list[Path], small_model: Path, tmp_path_factory: pyt
 
 @pytest.mark.slow
 def test_the_sequences_are_a_builds_own_in_the_same_order(build: Path, small_model: Path) -> None:
-    windows = json.loads((build / "stages" / "pack" / "manifest.json").read_text())["facts"]["windows"]
+    def facts(stage: str) -> dict[str, Any]:
+        return json.loads((build / "stages" / stage / "manifest.json").read_text())["facts"]
+
+    windows = facts("pack")["windows"]
     assert windows > 1
     documents = pa.concat_tables(pq.read_table(path) for path in sorted((build / "documents").glob("*.parquet")))
     settings = pack_settings(small_model, 512, text="text", id="id", windows=windows)
     found = pa.concat_tables(packed(cut(documents, 1), settings))
     [shard] = (build / "shards").glob("*.arrow")
     assert found.equals(pa.ipc.open_file(shard).read_all())
+    tokens = render(prepare(documents, settings.columns), settings).column(TOKENS)
+    assert sum(tokens.to_pylist()) == facts("mixture")["tokens"]
+
+
+def test_as_many_windows_as_a_build_takes_where_none_are_given(small_model: Path) -> None:
+    settings = pack_settings(small_model)
+    assert [settings.windows_for(tokens) for tokens in (0, 1, 8 << 20, (8 << 20) + 1)] == [1, 1, 1, 2]
 
 
 @pytest.mark.parametrize("packing", ["best_fit", "concatenate"])

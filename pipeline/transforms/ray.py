@@ -43,7 +43,7 @@ class Deduplicated(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """sequences: `tokenize.packing.sequence_schema`, windows after one another. bad: as of `Deduplicated`."""
+    """sequences: `tokenize.packing.sequence_schema`, each window's in their order. bad: as of `Deduplicated`."""
 
     sequences: Dataset
     bad: Dataset
