@@ -73,13 +73,14 @@ class Layout:
     def giants(self) -> list[Pieces]:
         """The components that are cut."""
         labels = self.cuts.column("label").to_numpy()
-        firsts = np.unique(labels, return_index=True)[1]
-        units = (self.first_piece + np.append(firsts, len(labels))).tolist()
-        earlier = (
-            np.add.reduceat(is_earlier(self.cuts.column("priority").to_numpy()), firsts) if len(firsts) else firsts
-        )
-        due = [first + max(1, int(count) - 1) for first, count in zip(units, earlier, strict=False)]
-        return [Pieces(first, at, end) for (first, end), at in zip(itertools.pairwise(units), due, strict=True)]
+        earlier = is_earlier(self.cuts.column("priority").to_numpy())
+        begins = np.append(np.unique(labels, return_index=True)[1], len(labels)).tolist()
+        found = []
+        for begin, end in itertools.pairwise(begins):
+            wholly_earlier = int(earlier[begin:end].sum()) - 1  # the last that begins with one may end with others
+            first = self.first_piece + begin
+            found.append(Pieces(first, first + max(1, wholly_earlier), self.first_piece + end))
+        return found
 
     def units(self, labels: np.ndarray, facts: pa.Table) -> np.ndarray:
         """int64[n]: the unit of each document. labels: uint64[n]; facts: their ORDER."""
@@ -178,17 +179,16 @@ class Cut:
     def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         samples = tables.pop("samples")
         samples = samples.take(pa.array(_by_label(samples)))
-        firsts, place = np.unique(samples.column("label").to_numpy(), return_index=True, return_inverse=True)[1:]
         cost = samples.column("bytes").to_numpy()
+        firsts, place = np.unique(samples.column("label").to_numpy(), return_index=True, return_inverse=True)[1:]
+        large = (np.bincount(place, weights=cost) > self.unit_bytes // _LARGE)[place]
         ends = np.cumsum(cost)
         begins = (ends - cost)[firsts]  # of each component, in bytes
-        totals = np.add.reduceat(cost, firsts) if len(firsts) else cost
-        large = (totals > self.unit_bytes // _LARGE)[place]
         piece = (ends - begins[place] - 1) // self.unit_bytes
-        key = np.column_stack([place, piece])[large]
-        starts = np.flatnonzero(np.concatenate([[True], (key[1:] != key[:-1]).any(axis=1)])) if len(key) else firsts[:0]
-        sums = np.add.reduceat(cost[large], starts) if len(key) else cost[:0]
-        cuts = samples.take(pa.array(np.flatnonzero(large)[starts]))
+        pieces = np.column_stack([place, piece])[large]
+        firsts, place = np.unique(pieces, axis=0, return_index=True, return_inverse=True)[1:]
+        sums = np.bincount(place.reshape(-1), weights=cost[large]).astype(np.int64)
+        cuts = samples.take(pa.array(np.flatnonzero(large)[firsts]))
         cuts = cuts.set_column(cuts.schema.get_field_index("bytes"), "bytes", pa.array(sums))
         yield from cuts.cast(CUTS).combine_chunks().to_batches()
         yield pa.RecordBatch.from_arrays([pa.array([cost[~large].sum()], pa.int64())], schema=SMALL)
