@@ -449,7 +449,7 @@ def test_ray_says_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     told, _ = process.communicate(timeout=180)
     assert (process.returncode, told) == (0, "")
     until(lambda: not alive(tmp_path))
-    assert not [path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith(("ray", "codemill"))]
+    assert not [path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith("codemill-ray-")]
     assert {path.name for path in tmp_path.iterdir()} == {"program.py", "out", "spill"}
     assert not list((tmp_path / "spill").iterdir())
 
