@@ -4,13 +4,15 @@
 
 Each size is made once (the Parquet files of `benchmarks.corpus`) and built by each engine in processes of its own, with
 the same number of workers; the first engine is what the others are compared with. Beam is its direct runner with
-worker processes. CPU seconds are those of all processes, so that other programs on the machine count little.
+worker processes, which keeps what is exchanged in the runner's process. CPU seconds are those of all processes, so
+that other programs on the machine count little; MiB are peaks of PSS.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ OPTIONS = {
     "beam": ["--direct_running_mode=multi_processing"],
     "ray": [],
 }
+WORKERS = {"local": "spawn_main", "beam": "sdk_worker_main", "ray": "ray::"}  # what their command lines contain
 _COMPARED = ("shards", "dropped", "documents", "signatures")
 
 
@@ -41,13 +44,17 @@ def digest(out: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def measure(corpus: Path, engine: str, workers: int, folder: Path) -> tuple[Measured, str]:
+def measure(corpus: Path, engine: str, workers: int, partition_bytes: int, folder: Path) -> tuple[Measured, str]:
     """Build a corpus on an engine; what it took, and the digest of what it made."""
     path, out = folder / f"{engine}.yaml", folder / f"out-{engine}"
-    path.write_text(yaml.safe_dump(config(corpus, out, tokenizer=True)))
+    path.write_text(
+        yaml.safe_dump(config(corpus, out, tokenizer=True) | {"memory": {"partition_bytes": partition_bytes}})
+    )
     command = [sys.executable, "-c", "from codemill.cli import main; main()", "build", str(path), "--fresh"]
-    measured = watch([*command, "--engine", engine, "--workers", str(workers), "--", *OPTIONS[engine]])
-    return measured, digest(out)
+    options = ["--engine", engine, "--workers", str(workers), "--", *OPTIONS[engine]]
+    measured, made = watch([*command, *options], WORKERS[engine]), digest(out)
+    shutil.rmtree(out)
+    return measured, made
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,10 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("sizes", nargs="*", type=float, default=SIZES, metavar="BYTES")
     parser.add_argument("--engines", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--partition-bytes", type=int, default=64 << 20, help="the config's memory.partition_bytes")
     parser.add_argument("--folder", type=Path, help="keep the corpora here")
     given = parser.parse_args(arguments)
-    table = Table(title=f"The same build with {given.workers} workers")
-    for heading in ("MB", "engine", "wall s", "CPU s", f"CPU / {given.engines[0]}", "all MiB", "largest MiB", "bytes"):
+    title = f"The same build with {given.workers} workers, partitions of {given.partition_bytes / 2**20:.0f} MiB"
+    table = Table(title=title)
+    memory = ("all MiB", "largest MiB", "worker MiB")
+    for heading in ("MB", "engine", "wall s", "CPU s", f"CPU / {given.engines[0]}", *memory, "bytes"):
         table.add_column(heading, justify="right")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -69,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_parquet(corpus, make_corpus(int(size)))
             first: tuple[Measured, str] | None = None
             for engine in given.engines:
-                measured, made = measure(corpus, engine, given.workers, folder)
+                measured, made = measure(corpus, engine, given.workers, given.partition_bytes, folder)
                 first = first or (measured, made)
                 table.add_row(
                     f"{size / 1e6:,.0f}",
@@ -79,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"{measured.cpu_seconds / first[0].cpu_seconds:.2f}",
                     f"{measured.peak.pss / 2**20:,.0f}",
                     f"{measured.peak.process / 2**20:,.0f}",
+                    f"{measured.peak.worker / 2**20:,.0f}",
                     "the same" if made == first[1] else "OTHERS",
                 )
                 Console().print(table)

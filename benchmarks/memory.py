@@ -41,11 +41,14 @@ class Peak:
     pss: int = 0
     anonymous: int = 0
     process: int = 0  # PSS of the largest process
+    worker: int = 0  # PSS of the largest process that runs tasks
 
-    def see(self, processes: list[dict[str, int]]) -> None:
-        self.pss = max(self.pss, sum(process["Pss"] for process in processes))
-        self.anonymous = max(self.anonymous, sum(process["Pss_Anon"] for process in processes))
-        self.process = max([self.process, *(process["Pss"] for process in processes)])
+    def see(self, processes: list[tuple[bool, dict[str, int]]]) -> None:
+        """(whether it runs tasks, its figures) of each process at one time."""
+        self.pss = max(self.pss, sum(figures["Pss"] for _, figures in processes))
+        self.anonymous = max(self.anonymous, sum(figures["Pss_Anon"] for _, figures in processes))
+        self.process = max([self.process, *(figures["Pss"] for _, figures in processes)])
+        self.worker = max([self.worker, *(figures["Pss"] for works, figures in processes if works)])
 
 
 @dataclass
@@ -62,8 +65,11 @@ class Measured:
     steps: dict[str, Peak] = field(default_factory=dict)
 
 
-def watch(command: list[str]) -> Measured:
-    """Run a build to its end and watch its memory. Raises CalledProcessError where it fails."""
+def watch(command: list[str], worker: str = "spawn_main") -> Measured:
+    """Run a build to its end and watch its memory. Raises CalledProcessError where it fails.
+
+    worker: what the command line of a process that runs tasks contains.
+    """
     measured, current, start = Measured(), Peak(), time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
         said: list[str] = []
@@ -75,14 +81,16 @@ def watch(command: list[str]) -> Measured:
         while child.poll() is None:
             tree = _tree(root)
             cpu |= {process.pid: seconds for process in tree if (seconds := _cpu(process))}
-            processes = [sample for process in tree if (sample := _memory(process.pid))]
+            processes = [
+                (worker in _command(process.pid), figures) for process in tree if (figures := _memory(process.pid))
+            ]
             measured.peak.see(processes)
             current.see(processes)
             if len(said) > heard:  # a step says its name when it ends
                 heard = len(said)
                 step = measured.steps.setdefault(said[-1].rpartition(":")[0], Peak())
                 step.pss, step.anonymous = max(step.pss, current.pss), max(step.anonymous, current.anonymous)
-                step.process = max(step.process, current.process)
+                step.process, step.worker = max(step.process, current.process), max(step.worker, current.worker)
                 current = Peak()
             time.sleep(EVERY_SECS)
         reader.join()
@@ -115,6 +123,14 @@ def _memory(pid: int) -> dict[str, int]:
     except (FileNotFoundError, ProcessLookupError):
         return {}
     return {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _command(pid: int) -> str:
+    """The command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def config(corpus: Path, out: Path, tokenizer: bool) -> dict[str, Any]:
