@@ -1,66 +1,33 @@
 """The config of a build: its keys, their types and bounds, and what must agree, checked by pydantic.
 
 Flows in: plain data, as YAML or JSON gives them. Flows out: a frozen `BuildConfig`, or pydantic's ValidationError;
-unknown keys are refused. `pipeline.config_file` reads files, and says in plain words what is wrong with them.
+unknown keys are refused. `codemill.config_file` reads files, and says in plain words what is wrong with them.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import pydantic_core
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-_INT64 = 2**63 - 1  # counts end up in int64 columns
+from codemill.settings import (
+    Int32,
+    NonNegativeInt,
+    OnePath,
+    Paths,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Share,
+    nearest,
+)
+
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MOST_SHARES = 1 + 1e-9  # shares are decimal fractions, and add up with rounding
 
-Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=_INT64)]
-PositiveInt = Annotated[int, Field(ge=1, le=_INT64)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 ShardCount = Annotated[int, Field(ge=1, le=99_999)]  # five digits in a file's name
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and "\0" not in value
-
-
-def _path(value: str) -> str:
-    if not _is_path(value):
-        raise ValueError("must be a path: not empty, and without NUL characters")
-    return value
-
-
-def _paths(value: Any) -> Any:
-    listed = value if isinstance(value, list | tuple) else [value]
-    if not listed or not all(map(_is_path, listed)):
-        raise ValueError("must be a path or a list of paths: strings that are not empty")
-    return value
-
-
-OnePath = Annotated[str, AfterValidator(_path)]
-Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are refused, values are frozen, numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: pydantic_core.core_schema.ValidationInfo) -> Any:
-        """Python takes true for 1; a config that says `length: true` does not mean it."""
-        if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
-            raise pydantic_core.PydanticCustomError("bool_given", "true and false are not allowed here")
-        return value
 
 
 class Columns(Section):
@@ -131,7 +98,7 @@ class Filter(FilterLimits):
     licenses: tuple[str, ...] | None = None  # SPDX ids; null = all
     unknown_license: Literal["keep", "drop"] = "drop"  # where `licenses` is set
     opt_out: OnePath | None = None  # a text file: one repository a line
-    per_language: dict[str, FilterOverride] = {}
+    per_language: dict[str, FilterOverride] = Field(default_factory=dict)
 
 
 class Redact(Section):
@@ -210,14 +177,14 @@ class MixtureWeight(Section):
 class MixtureSource(MixtureWeight):
     """A source's weight, and those of languages inside it (shares are then of the source's own tokens)."""
 
-    languages: dict[str, MixtureWeight] = {}
+    languages: dict[str, MixtureWeight] = Field(default_factory=dict)
 
 
 class Mixture(Section):
     """Shares or epochs a source. A source that is not named takes part with one epoch where no budget is set,
     and is left out where one is."""
 
-    sources: dict[str, MixtureSource] = {}
+    sources: dict[str, MixtureSource] = Field(default_factory=dict)
     tokens: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -317,15 +284,3 @@ def _check_shares(where: str, weights: Mapping[str, MixtureWeight]) -> None:
     total = sum(weight.share or 0 for weight in weights.values())
     if total > _MOST_SHARES:
         raise ValueError(f"{where}: the shares add up to {total:g}; they may be 1 at the most")
-
-
-def section_hash(*parts: Any) -> str:
-    """sha256 of config sections and plain values, the same on every machine: what fingerprints are made of."""
-    plain = json.dumps(pydantic_core.to_jsonable_python(parts), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not known: the known one that is most like it, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""

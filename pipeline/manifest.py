@@ -12,11 +12,11 @@ import pyarrow as pa
 
 import codemill
 from codemill.errors import DataError
-from codemill.pipeline.config import section_hash
 from codemill.pipeline.documents import REASONS, REMOVE
 from codemill.pipeline.files import Receipt, read_json, write_json
 from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import Context, Record, part_path, read_table, view_part
+from codemill.settings import section_hash
 from codemill.tokenize.model import TokenizerModel
 
 FORMAT = "codemill-dataset"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,20 @@ def standard_library() -> list[Path]:
 
     root = Path(sysconfig.get_paths()["stdlib"])
     return sorted(p for p in root.rglob("*.py") if "site-packages" not in p.parts)
+
+
+@pytest.fixture
+def config_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """(model, text, *overrides) -> the config that the text is; messages name its file `c.yaml`."""
+    from codemill.config_file import load_config
+
+    monkeypatch.chdir(tmp_path)
+
+    def load(model: Any, text: str | bytes, *overrides: str) -> Any:
+        Path("c.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+        return load_config("c.yaml", overrides, model)
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pytest
 from test_pipeline_engines import NUMBERS, PARTITIONS, SUMS, TASKS, Count, Spread, Sum, plan
 
+from codemill.config_file import load_config
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.build import build
-from codemill.pipeline.config_file import load_config
+from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.documents import DOCUMENTS, schema_of
 from codemill.pipeline.engines.base import Collection, Exchanged, Mapped, Rows, Sink
 from codemill.pipeline.engines.local import LocalEngine
@@ -471,7 +472,7 @@ def built(folder: Path, tree: Path, engine) -> dict[str, str]:
         folder / "config.yaml", folder / "out", [{"name": "tree", "path": str(tree), "kind": "tree"}]
     )
     with engine:
-        build(load_config(str(configured), ()), engine, Reporter(quiet=True))
+        build(load_config(str(configured), (), BuildConfig), engine, Reporter(quiet=True))
     return {name: digest for name, digest in builds.digests(folder / "out").items() if name != "report.html"}
 
 

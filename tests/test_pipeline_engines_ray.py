@@ -29,9 +29,10 @@ pytest.importorskip("ray", reason="needs Ray: pip install 'codemill[ray]'")
 
 from ray.cluster_utils import Cluster
 
+from codemill.config_file import load_config
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.build import build
-from codemill.pipeline.config_file import load_config
+from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Collection, Engine, Exchanged, Mapped, Rows, Sink
 from codemill.pipeline.engines.local import LocalEngine
@@ -346,7 +347,7 @@ def build_with(engine: Engine, folder: Path, corpus: list[Path]) -> dict[str, st
     """A build in several partitions; its digests, but for the report, which names the folder."""
     sources = [{"name": path.name, "path": str(path), "kind": "tree"} for path in corpus]
     config = builds.config(folder / "c.yaml", folder / "out", sources, memory={"partition_bytes": 1 << 20})
-    build(load_config(str(config), ()), engine, QUIET)
+    build(load_config(str(config), (), BuildConfig), engine, QUIET)
     made = builds.digests(folder / "out")
     del made["report.html"]
     return made

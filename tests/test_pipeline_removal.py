@@ -23,9 +23,10 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from codemill.config_file import load_config
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline import build as build_module
-from codemill.pipeline.config_file import load_config
+from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.engines.local import LocalEngine
 from codemill.pipeline.explain import explain
@@ -441,7 +442,7 @@ def test_an_object_store_holds_what_a_folder_holds(out: Path) -> None:
 
 def build_here(config: Path, *, fresh: bool = False) -> Path:
     """A build in this process, which need not import everything anew."""
-    checked = load_config(str(config), ())
+    checked = load_config(str(config), (), BuildConfig)
     reporter = Reporter(quiet=True)
     with LocalEngine(1, reporter) as engine:
         build_module.build(checked, engine, reporter, fresh=fresh)

@@ -45,7 +45,6 @@ import yaml
 from ray.data.context import ShuffleStrategy
 
 from codemill.errors import ConfigError, RunError
-from codemill.pipeline.config import nearest
 from codemill.pipeline.documents import kind_of
 from codemill.pipeline.engines.base import Collection, Sink
 from codemill.pipeline.engines.child import Child, fail
@@ -62,6 +61,7 @@ from codemill.pipeline.engines.cluster import (
 from codemill.pipeline.engines.tasks import Job, make_job, settle_worker
 from codemill.pipeline.files import Receipt, readable_os_errors
 from codemill.pipeline.progress import Reporter
+from codemill.settings import nearest
 
 _MEMORY_PER_TASK = 2_000_000_000
 _RETRIES = 3  # of a task whose worker or node is lost; Ray Data's own choice is to try for ever

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codemill.pipeline.config import BuildConfig, section_hash
+from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.engines.base import Collection, Engine, Rows, Sink
 from codemill.pipeline.files import Receipt, read_json, write_json
 from codemill.pipeline.places import Place, RemotePath, listing, open_place
 from codemill.pipeline.progress import Reporter
+from codemill.settings import section_hash
 
 BATCH_TEXT_BYTES = 8 << 20  # text in one record batch of a documents part
 _REQUESTS = 16  # that the driver makes at a time

@@ -90,8 +90,6 @@ def cli() -> None:
     """Turn raw source code into verified training shards."""
 
 
-
-
 def _place(_context: click.Context, _parameter: click.Parameter, path: str) -> Place:
     from codemill.pipeline.places import place
 
@@ -127,9 +125,10 @@ def build(
 
     What stands behind `--` goes to the engine: `codemill build c.yaml --engine beam -- --runner=FlinkRunner`.
     """
-    from codemill.pipeline.config_file import load_config
+    from codemill.config_file import load_config
+    from codemill.pipeline.config import BuildConfig
 
-    checked = load_config(config, overrides)  # before the heavy imports: a wrong config is told at once
+    checked = load_config(config, overrides, BuildConfig)  # before the heavy imports: a wrong config is told at once
     from codemill.pipeline.build import build as run
     from codemill.pipeline.places import place
     from codemill.pipeline.summary import summary

@@ -1,7 +1,7 @@
 """Config files: one YAML file and `--set KEY=VALUE`, and in plain words what is wrong with them.
 
-Flows in: the path of a file, and overrides. Flows out: a `BuildConfig`. An error names the file (or the
-override), the key path, the value received, what is allowed, and the nearest known key.
+Flows in: the path of a file, overrides, and the model of the config. Flows out: a value of that model. An error names
+the file (or the override), the key path, the value received, what is allowed, and the nearest known key.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
 
 from codemill.errors import ConfigError
-from codemill.pipeline.config import BuildConfig, Section, nearest
+from codemill.settings import Section, nearest
 
 _MOST_BYTES = 1 << 20  # far more than any config has; a wrong path may name anything
 _MOST_FAULTS = 20
@@ -36,25 +36,26 @@ _BOUNDS = {
 _EXPECTED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", tuple: "a list"}
 
 Place = tuple[str, ...]  # a key path; list items by their number
+Config = TypeVar("Config", bound=Section)
 
 
-def load_config(path: str, overrides: tuple[str, ...] = ()) -> BuildConfig:
-    """Read and check a config file; `overrides` are KEY=VALUE, the key a dotted path, the value YAML.
+def load_config(path: str, overrides: tuple[str, ...], model: type[Config]) -> Config:
+    """Read and check a config file of a model; `overrides` are KEY=VALUE, the key a dotted path, the value YAML.
 
     Raises ConfigError, which lists the faults found, a line each.
     """
-    data = _read_yaml(path)
+    data = _read_yaml(path, model)
     origins = {_set(data, override): f"--set {override}" for override in overrides}
     try:
-        return BuildConfig.model_validate(data)
+        return model.model_validate(data)
     except pydantic.ValidationError as error:
-        faults = list(dict.fromkeys(_faults(error, path, origins)))
+        faults = list(dict.fromkeys(_faults(error, model, path, origins)))
     if len(faults) > _MOST_FAULTS:
         faults[_MOST_FAULTS:] = [f"{path}: and {len(faults) - _MOST_FAULTS} more faults"]
     raise ConfigError("\n".join(faults))
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_yaml(path: str, model: type[Section]) -> dict[str, Any]:
     try:
         with Path(os.path.expanduser(path)).open("rb") as file:  # noqa: PTH111 (Path's raises for an unknown user)
             content = file.read(_MOST_BYTES + 1)
@@ -75,7 +76,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path}{_told(error, content.decode())}; mend the file") from None
     if not isinstance(data, dict):
         got = "an empty file" if data is None else _shown(data)
-        raise ConfigError(f"{path}: must be {_expected(BuildConfig)}; got {got}")
+        raise ConfigError(f"{path}: must be {_expected(model)}; got {got}")
     return data
 
 
@@ -153,7 +154,9 @@ def _index(here: Any, step: str, where: str) -> str | int:
     return int(step)
 
 
-def _faults(error: pydantic.ValidationError, path: str, origins: dict[Place, str]) -> Iterator[str]:
+def _faults(
+    error: pydantic.ValidationError, model: type[Section], path: str, origins: dict[Place, str]
+) -> Iterator[str]:
     """One line for each of pydantic's errors: origin, key path, rule, value, way out."""
     for fault in error.errors(include_url=False):
         place = tuple(str(step) for step in fault["loc"] if step != "[key]")
@@ -161,17 +164,17 @@ def _faults(error: pydantic.ValidationError, path: str, origins: dict[Place, str
             (told for key, told in origins.items() if key[: len(place)] == place or place[: len(key)] == key), path
         )
         where = ".".join(step if step.isprintable() else repr(step) for step in place)
-        yield f"{f'{origin}: {where}' if place else path}: {_rule(fault, place)}"
+        yield f"{f'{origin}: {where}' if place else path}: {_rule(fault, model, place)}"
 
 
-def _rule(fault: Any, place: Place) -> str:
+def _rule(fault: Any, model: type[Section], place: Place) -> str:
     """The rule that is broken, the value, and a way out."""
     kind, value, limits = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _keys(_annotation(place[:-1]))
+        known = _keys(_annotation(model, place[:-1]))
         return f"there is no such key{nearest(place[-1], known)}; known here: {', '.join(known)}"
     if kind == "missing":
-        return f"this key is required and missing; it must be {_expected(_annotation(place))}"
+        return f"this key is required and missing; it must be {_expected(_annotation(model, place))}"
     if kind == "value_error":
         rule = str(limits["error"])
         return f"{rule} (got {_shown(value)})" if rule.startswith("must be") else rule
@@ -180,8 +183,9 @@ def _rule(fault: Any, place: Place) -> str:
     if kind in _BOUNDS:
         bounds = {name: int(bound) if bound == int(bound) else bound for name, bound in limits.items()}
         return f"must be {_BOUNDS[kind].format(**bounds)} (got {_shown(value)})"
-    annotation = _annotation(place)
-    choices = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+    annotation = _annotation(model, place)
+    inner = _not_null(annotation)
+    choices = typing.get_args(inner) if typing.get_origin(inner) is Literal else ()
     hint = nearest(str(value), choices)
     if isinstance(value, int | float) and annotation is str:
         hint = "; quote it"
@@ -190,9 +194,9 @@ def _rule(fault: Any, place: Place) -> str:
     return f"must be {_expected(annotation)} (got {_shown(value)}){hint}"
 
 
-def _annotation(place: Place) -> Any:
-    """The type that the config declares at a key path, without Annotated; None where it knows no such path."""
-    here: Any = BuildConfig
+def _annotation(model: type[Section], place: Place) -> Any:
+    """The type that a model declares at a key path, without Annotated; None where it knows no such path."""
+    here: Any = model
     for step in place:
         here = _not_null(here)
         if isinstance(here, type) and issubclass(here, Section):
