@@ -133,8 +133,8 @@ class CheckpointSettings(Section):
     def _kept_ones_are_written(self) -> CheckpointSettings:
         if self.keep_every_steps is not None and self.keep_every_steps % self.every_steps:
             raise ValueError(
-                f"keep_every_steps is {self.keep_every_steps}, but a checkpoint is written every {self.every_steps} steps "
-                "(every_steps); give a multiple of that"
+                f"keep_every_steps is {self.keep_every_steps}, but a checkpoint is written every {self.every_steps} "
+                "steps (every_steps); give a multiple of that"
             )
         return self
 
@@ -182,8 +182,8 @@ class TrainConfig(Section):
             raise ValueError("nothing says how long to train; give `steps`, `epochs` or a `stage`")
         if self.epochs is not None and len(self.data.datasets) > 1:
             raise ValueError(
-                f"epochs is {self.epochs:g}, but of which of the {len(self.data.datasets)} datasets? With more than one "
-                "give `steps`"
+                f"epochs is {self.epochs:g}, but of which of the {len(self.data.datasets)} datasets? With more than "
+                "one give `steps`"
             )
         return self
 
@@ -192,8 +192,8 @@ class TrainConfig(Section):
         given = [name for name, value in self.model if value is not None and name != "theta"]
         if self.init is not None and given:
             raise ValueError(
-                f"model.{given[0]} is set, but `init` ({self.init}) brings its own shape; beside it only model.theta may "
-                "be set"
+                f"model.{given[0]} is set, but `init` ({self.init}) brings its own shape; beside it only model.theta "
+                "may be set"
             )
         return self
 
@@ -231,7 +231,7 @@ def make_plan(
     per_step = _sequences_per_step(config, stage, sequence_length, ranks)
     steps = config.steps or stage.steps
     if config.epochs is not None:
-        steps = math.ceil(Fraction(config.epochs) * sequences / per_step)  # no sequence is left out
+        steps = math.ceil(Fraction(str(config.epochs)) * sequences / per_step)  # no sequence is left out
     return Plan(
         shape=shape,
         steps=steps,
@@ -266,8 +266,8 @@ def _sequences_per_step(config: TrainConfig, stage: StageDefaults, sequence_leng
     sequences = max(tokens // sequence_length, ranks)
     if sequences % (ranks * micro):
         raise ConfigError(
-            f"batch.tokens: {tokens:,} tokens are {sequences:,} sequences of {sequence_length:,}, which {ranks} ranks that "
-            f"hold {micro} at a time (batch.micro_sequences) cannot share evenly; give a multiple of "
+            f"batch.tokens: {tokens:,} tokens are {sequences:,} sequences of {sequence_length:,}, which {ranks} ranks "
+            f"that hold {micro} at a time (batch.micro_sequences) cannot share evenly; give a multiple of "
             f"{ranks * micro * sequence_length:,}"
         )
     return sequences
@@ -279,8 +279,8 @@ def _warmup_steps(config: TrainConfig, stage: StageDefaults, steps: int) -> int:
         return min(stage.warmup_steps, steps // _MOST_WARMUP)
     if asked > steps:
         raise ConfigError(
-            f"optimizer.warmup_steps: must be at most the number of steps, {steps:,} (got {asked:,}); lower it, or train "
-            "longer"
+            f"optimizer.warmup_steps: must be at most the number of steps, {steps:,} (got {asked:,}); lower it, or "
+            "train longer"
         )
     return asked
 
