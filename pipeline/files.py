@@ -186,9 +186,10 @@ def sha256_of(path: Place) -> str:
 def clear_folder(folder: Place) -> None:
     """Remove a folder of ours with all that is in it, if it is there."""
     if isinstance(folder, RemotePath):
-        with reached(folder), contextlib.suppress(FileNotFoundError):
-            system, path = filesystem(folder.url)
-            system.delete_dir(path)
+        if folder.exists():  # of a folder that is not there stores speak differently
+            with reached(folder), contextlib.suppress(FileNotFoundError):
+                system, path = filesystem(folder.url)
+                system.delete_dir(path)
     else:
         shutil.rmtree(folder, ignore_errors=True)
 

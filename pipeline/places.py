@@ -30,6 +30,7 @@ _FIRST_WAIT_SECS = 0.025  # as S3's client waits
 # What the client makes of an error that is longer than the read that it answers; it does not ask again by itself.
 _UNREADABLE_ANSWER = "Failed to flush response stream"
 _GS_RETRY = datetime.timedelta(seconds=60)  # its own default waits a quarter of an hour
+_GS_EMULATOR = "CLOUD_STORAGE_EMULATOR_ENDPOINT"  # read by Google's client library for C++
 _CHUNK_BYTES = 32 << 20  # three parts of an upload
 
 
@@ -77,7 +78,8 @@ def filesystem(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
 def _object_store(scheme: str, bucket: str) -> pyarrow.fs.FileSystem:
     """The client of a bucket; to make one costs requests, so that each process keeps its own."""
     if scheme == "gs":
-        return pyarrow.fs.GcsFileSystem(retry_time_limit=_GS_RETRY)
+        # An emulator, which Google's client finds by itself, gives no tokens; the client would ask Google for one.
+        return pyarrow.fs.GcsFileSystem(anonymous=_GS_EMULATOR in os.environ, retry_time_limit=_GS_RETRY)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = None
     if not (endpoint or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
