@@ -1,0 +1,138 @@
+"""Checkpoints, read: which there are, whether they are whole, and their tensors into memory that is there.
+
+Nothing in a checkpoint is run: its index is a pickle, of which only the classes that PyTorch writes into it are let in,
+and tensors are read with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+
+from codemill.errors import DataError
+from codemill.training.presets import ModelShape
+
+FORMAT = "codemill-checkpoint"
+FORMAT_VERSION = 1
+RECORD, MODEL, TOKENIZER = "checkpoint.json", "model.json", "tokenizer.model"
+_NAME = re.compile(r"step-(\d{8,})")
+# All that PyTorch writes into an index (torch 2.11 to 2.13).
+_INDEX_NAMES = {
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch": {"Size", "float64", "float32", "bfloat16", "float16", "uint8", "int8", "int32", "int64"},
+    "torch.serialization": {"_get_layout"},
+    "pathlib": {"PosixPath"},
+    "pathlib._local": {"PosixPath"},  # Python 3.13
+}  # fmt: skip
+
+# One process without a process group is what we mean.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+
+
+def name_of(step: int) -> str:
+    """The folder of the checkpoint after so many steps."""
+    return f"step-{step:08}"
+
+
+def step_of(folder: Path) -> int | None:
+    """The step that a folder's name says; None where it is not the name of a checkpoint."""
+    found = _NAME.fullmatch(folder.name)
+    return int(found[1]) if found else None
+
+
+def listed(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first, damaged ones too."""
+    if not folder.is_dir():
+        return []
+    found = [(step, path) for path in folder.iterdir() if (step := step_of(path)) is not None]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def why_unusable(folder: Path) -> str | None:
+    """In words, what is wrong with a checkpoint that can be seen without reading its tensors; None where nothing is."""
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        if record["format"] != FORMAT or record["format_version"] != FORMAT_VERSION:
+            return f"has format version {record['format_version']!r}, this codemill reads {FORMAT_VERSION}"
+        for name, size in record["files"].items():
+            found = (folder / name).stat().st_size
+            if found != size:
+                return f"{name} has {found} bytes, and should have {size}"
+        Reader(folder).read_metadata()
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        return f"is damaged ({error!r})"
+    return None
+
+
+def load_state(folder: Path, state: Mapping[str, Tensor], group: dist.ProcessGroup | None) -> None:
+    """Read tensors by name into `state`, in place, converting dtypes; each rank reads its own share.
+
+    group: of all ranks; None = this process alone. Raises DataError, on every rank, where a tensor is missing, damaged,
+    or has another shape; what was read by then stays read.
+    """
+    try:
+        dcp.load(dict(state), storage_reader=Reader(folder), process_group=group, no_dist=group is None)
+    except CheckpointException as error:
+        cause = cause_of(error)
+        raise DataError(f"{folder}: cannot be read ({_short(cause)}); it is damaged, or of another model") from error
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What a rank failed with. Raises it where it is no fault of the checkpoint (Ctrl-C)."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    if not isinstance(error, Exception):
+        raise error
+    return error
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def read_model_file(folder: Path) -> tuple[ModelShape, dict[str, Any]]:
+    """The shape in a checkpoint's model.json, and all that stands there. Raises DataError where it is damaged."""
+    try:
+        told = json.loads((folder / MODEL).read_bytes())
+        return ModelShape(**told["shape"]), told
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / MODEL}: cannot be read ({error}); take another checkpoint") from None
+
+
+class Reader(dcp.FileSystemReader):
+    """PyTorch's reader, with an index that can only be an index."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """The index, `.metadata`. Raises UnpicklingError for one that would call anything else."""
+        with (Path(self.path) / ".metadata").open("rb") as file:
+            metadata = _IndexUnpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError(f".metadata holds a {type(metadata).__name__}")
+        if metadata.storage_meta is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _INDEX_NAMES.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f".metadata names {module}.{name}, which no index has")
