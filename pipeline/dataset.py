@@ -17,7 +17,8 @@ from codemill.pipeline.engines.base import hash_partition
 from codemill.pipeline.manifest import read_manifest
 from codemill.pipeline.places import Place, listing
 from codemill.pipeline.remote_tables import RemoteTables
-from codemill.pipeline.stages.frame import part_path, read_part, view_part
+from codemill.pipeline.shard_files import read_shard
+from codemill.pipeline.stages.frame import part_path, read_part
 from codemill.pipeline.stages.tokenizer import load_model
 from codemill.tokenize.model import TokenizerModel
 
@@ -63,10 +64,7 @@ class Dataset:
 
     def read_shard(self, path: Place, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The sequences of one shard, memory-mapped. Raises DataError where it is missing or no Arrow file."""
-        try:
-            yield from (batch for batch in view_part(path, columns) if len(batch))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{path}: cannot be read ({error}); run `codemill verify`, and build again") from None
+        return read_shard(path, columns)
 
     def tokenizer(self) -> TokenizerModel | None:
         """The model that the shards were made with; null where there are none."""
