@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _LOG_EVERY_SECS = 15.0
@@ -22,6 +23,10 @@ class Reporter:
     def say(self, line: str) -> None:
         """One plain line."""
         self._console.print(line, markup=False, soft_wrap=True)
+
+    def live(self) -> Live | None:
+        """A line on a terminal that whoever asked for it starts, updates and stops; None where there is no terminal."""
+        return Live(console=self._console, auto_refresh=False) if self._terminal else None
 
     def step(self, label: str, total_bytes: int, tasks: int) -> Step:
         """A step of known size (in bytes; 0 = only its tasks are known), to be used as a context."""

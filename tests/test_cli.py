@@ -23,6 +23,14 @@ from oracles import tokenize_models
 from codemill import cli
 from codemill.pipeline.terminal import visible
 
+TRAINING = """
+model: {preset: tiny, dim: 32, heads: 2, kv_heads: 1, layers: 1, ffn_dim: 32}
+data: {datasets: [{path: out}], prefetch: 0}
+steps: 2
+batch: {tokens: 512}
+output: {path: run}
+"""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, standard_library: list[Path]) -> Path:
@@ -40,6 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, standard_library: list[Path]
     (folder / "damaged" / "manifest.json").write_text('{"format": "codemill-dataset"')
     source = {"name": "local", "path": "src", "kind": "tree"}
     builds.config(folder / "config.yaml", Path("out"), [source], decontaminate=[])
+    (folder / "train.yaml").write_text(TRAINING)
     builds.config(folder / "few.yaml", Path("new"), [{**source, "path": "few"}], decontaminate=[])
     done = run(folder, "build", "config.yaml", "--json", "--workers", "1")
     assert done.returncode == 0, done.stderr
@@ -104,6 +113,15 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "remove out --ids few.yaml": (2, ["--ids: few.yaml: '- kind: tree' is no document id", "give 32 hex digits"]),
     "remove out --repos nowhere.txt": (2, ["--repos: nowhere.txt cannot be read", "name a readable file"]),
     "report src": (1, ["src: has no manifest.json", "run `codemill build` again"]),
+    # trainings
+    "train": (2, ["Missing argument 'CONFIG'", "codemill train --help"]),
+    "train nowhere.yaml": (2, ["nowhere.yaml: there is no such config file", "give the path of a YAML file"]),
+    "train config.yaml": (2, ["config.yaml: data: this key is required", "config.yaml: sources: there is no such key"]),
+    "train train.yaml --launcher slurm": (2, ["'--launcher'", "'slurm' is not one of 'local', 'ray'"]),
+    "train train.yaml --set optimizer.lr=1": (2, ["--set optimizer.lr=1: optimizer.lr: there is no such key"]),
+    "train train.yaml --set steps=null": (2, ["train.yaml: nothing says how long", "`epochs` or a `stage`"]),
+    "train train.yaml -- --use-gpu": (2, ["--use-gpu: the local launcher takes no options", "--launcher ray does"]),
+    "train train.yaml --fresh --launcher ray": (2, ["--fresh: --launcher ray", "give a new output.path instead"]),
     # tokenizers
     "tokenizer train nowhere --output m": (2, ["nowhere: there is no such file or folder", "give text files"]),
     "tokenizer train few --output src": (2, ["'--output'", "'src' is a directory"]),
@@ -351,3 +369,21 @@ def test_control_characters_are_shown_and_not_sent() -> None:
     every = "".join(map(chr, range(0x300)))
     assert [c for c in visible(every) if not c.isprintable() and c not in "\n\t\xa0\xad"] == []
     assert visible("\x1b]0;title\x07\x7f\x9b") == "\u241b]0;title\u2407\u2421\ufffd"
+
+
+def test_a_command_that_hears_sigterm_ends_as_it_likes() -> None:
+    lines = [
+        "import signal",
+        "signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))",
+        "print('begun', flush=True)",
+        "begin = time.monotonic()",
+        "while time.monotonic() < begin + 3 * cli._STOP_SECS: time.sleep(0.01)",
+        "print('ended', flush=True)",
+    ]
+    body = "\n".join(f"    {line}" for line in lines)
+    with subprocess.Popen(program(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as own:
+        assert own.stdout is not None
+        assert own.stdout.readline() == "begun\n"
+        own.send_signal(signal.SIGTERM)
+        assert own.stdout.read() == "told\nended\n"
+        assert own.wait(timeout=60) == 0

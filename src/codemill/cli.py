@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from codemill.pipeline.engines.base import Engine
     from codemill.pipeline.places import Place
     from codemill.pipeline.progress import Reporter
+    from codemill.training.config import TrainConfig
 
 _STOPPED = 128 + signal.SIGINT
 _STOP_SECS = 1.0
 _ENGINES = ("local", "beam", "ray")
+_LAUNCHERS = ("local", "ray")
 
 
 def main() -> None:
@@ -61,14 +63,15 @@ def _stop_soon_after_interrupt() -> None:
     """Ctrl-C ends the program within a second, come what may.
 
     KeyboardInterrupt alone does not: it waits until a kernel or a library returns, and is lost where it falls into a
-    callback. Python's C handler, however, writes to this pipe at once.
+    callback. Python's C handler, however, writes the number of the signal to this pipe at once.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
 
     def wait() -> None:
-        os.read(reader, 1)
+        while os.read(reader, 1) != bytes([signal.SIGINT]):  # a training hears SIGTERM too, and ends as it likes
+            pass
         time.sleep(_STOP_SECS)
         _stop()
 
@@ -80,14 +83,14 @@ def _stop_soon_after_interrupt() -> None:
 def _stop() -> NoReturn:
     """End at once: files appear whole or not at all, and workers end with their parent."""
     with contextlib.suppress(OSError):  # stderr may be closed
-        os.write(2, b"\ncodemill: stopped; what a build has finished is kept: run it again to go on from there\n")
+        os.write(2, b"\ncodemill: stopped; what is finished is kept: run it again to go on from there\n")
     os._exit(_STOPPED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="codemill")
 def cli() -> None:
-    """Turn raw source code into verified training shards."""
+    """Turn raw source code into verified training shards, and the shards into code models."""
 
 
 def _place(_context: click.Context, _parameter: click.Parameter, path: str) -> Place:
@@ -100,13 +103,16 @@ _out = click.argument("out", callback=_place)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _workers = click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core).")
 _quiet = click.option("--quiet", is_flag=True, help="No progress.")
+_overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config."
+)
 
 
 @cli.command()
 @click.argument("config")
 @click.option("--engine", "engine_name", type=click.Choice(_ENGINES), default=_ENGINES[0], show_default=True)
 @_workers
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config.")
+@_overrides
 @click.option("--fresh", is_flag=True, help="Forget what earlier builds left in the output folder.")
 @_as_json
 @_quiet
@@ -263,16 +269,58 @@ def tokenizer_check(model: Path, files: tuple[Path, ...], as_json: bool) -> None
     from codemill.pipeline.tokenizer_commands import check
 
     found = check(model, files)
-    _print(
-        found
-        if as_json
-        else "\n".join(
-            f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in found.items()
-        ),
-        as_json,
-    )
+    _print(found if as_json else _lines(found), as_json)
     if found["differing_ids"] or found["not_given_back"]:
         sys.exit(1)
+
+
+@cli.command()
+@click.argument("config")
+@_overrides
+@click.option("--fresh", is_flag=True, help="Forget what earlier trainings left in the run's folder.")
+@click.option("--launcher", type=click.Choice(_LAUNCHERS), default=_LAUNCHERS[0], show_default=True)
+@_as_json
+@_quiet
+@click.argument("ray_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- RAY OPTIONS]")
+def train(
+    config: str,
+    overrides: tuple[str, ...],
+    fresh: bool,
+    launcher: str,
+    as_json: bool,
+    quiet: bool,
+    ray_options: tuple[str, ...],
+) -> None:
+    """Train a model on shards as CONFIG (a YAML file) says, or go on where that was stopped.
+
+    Many GPUs: `torchrun --nproc-per-node 8 --no-python codemill train CONFIG`, or with --launcher ray, whose options
+    stand behind `--`: `codemill train CONFIG --launcher ray -- --num-workers=8 --use-gpu`.
+    """
+    from codemill.config_file import load_config
+    from codemill.training.config import TrainConfig
+
+    checked = load_config(config, overrides, TrainConfig)
+    first = os.environ.get("RANK", "0") == "0"  # torchrun starts this program once for each rank
+    summary = _train(checked, fresh, launcher, ray_options, quiet or not first)
+    if first:
+        _print(summary if as_json else _lines(summary), as_json)
+
+
+def _train(config: TrainConfig, fresh: bool, launcher: str, options: Sequence[str], quiet: bool) -> dict[str, Any]:
+    from codemill.pipeline.progress import Reporter
+
+    reporter = Reporter(quiet=quiet)
+    if launcher == "ray":
+        if fresh:
+            raise ConfigError("--fresh: --launcher ray starts workers again and again; give a new output.path instead")
+        with _needs("--launcher ray", "'codemill[train]' 'ray[train]'"):
+            from codemill.training.ray_launch import train_on_ray
+        return train_on_ray(config, options, reporter)
+    if options:
+        raise ConfigError(f"{' '.join(options)}: the local launcher takes no options; --launcher ray does")
+    with _needs("codemill train", "'codemill[train]'"):
+        from codemill.training.trainer import train as run
+    return run(config, reporter, fresh=fresh)
 
 
 @contextlib.contextmanager
@@ -294,7 +342,7 @@ def _open_engine(name: str, workers: int | None, options: Sequence[str], reporte
         if options:
             raise ConfigError(f"{' '.join(options)}: the local engine takes no options of its own; --workers sets it")
         return LocalEngine(workers or len(os.sched_getaffinity(0)), reporter)
-    try:
+    with _needs(f"--engine {name}", f"'codemill[{name}]'"):
         if name == "beam":
             from codemill.pipeline.engines.beam import BeamEngine
 
@@ -302,10 +350,22 @@ def _open_engine(name: str, workers: int | None, options: Sequence[str], reporte
         from codemill.pipeline.engines.ray import RayEngine
 
         return RayEngine([*([f"--num-cpus={workers}"] if workers else []), *options], reporter)
+
+
+@contextlib.contextmanager
+def _needs(asked: str, packages: str) -> Iterator[None]:
+    """What is imported here may be missing, because it is not in the core install."""
+    try:
+        yield
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--engine {name}: {error.name} is not installed; pip install 'codemill[{name}]'"
-        ) from None
+        if str(error.name).startswith("codemill"):
+            raise
+        raise ConfigError(f"{asked}: {error.name} is not installed; pip install {packages}") from None
+
+
+def _lines(found: dict[str, Any]) -> str:
+    """A line for each name and its value."""
+    return "\n".join(f"{k}: {v:,}" if isinstance(v, int) else f"{k}: {v}" for k, v in found.items())
 
 
 def _print(value: Any, as_json: bool) -> None:
