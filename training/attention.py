@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
@@ -53,7 +53,7 @@ class Layout:
         """The layout of B rows with segments of the given lengths (each row's sum is L), whose positions restart."""
         lengths = torch.tensor([length for row in rows for length in row], dtype=torch.int32)
         numbers = torch.tensor([number for row in rows for number in range(len(row))], dtype=torch.int32)
-        bounds = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
+        bounds = functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
         starts = bounds[:-1].repeat_interleave(lengths)
         return cls(
             positions=(torch.arange(len(starts)) - starts).view(len(rows), -1),
@@ -64,8 +64,10 @@ class Layout:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Layout:
         """The same layout with its tensors on a device, not prepared."""
-        moved = (x.to(device, non_blocking=non_blocking) for x in (self.positions, self.segments, self.bounds))
-        return Layout(*moved, longest=self.longest)
+        positions, segments, bounds = (
+            x.to(device, non_blocking=non_blocking) for x in (self.positions, self.segments, self.bounds)
+        )
+        return Layout(positions, segments, bounds, self.longest)
 
     def prepare(self, kind: str) -> Layout:
         """The layout with what attention of this kind needs, worked out once for all layers."""
@@ -116,15 +118,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, kind: str) -> Tensor
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    groups = q.shape[2] // k.shape[2]
+    shape, groups = q.shape, q.shape[2] // k.shape[2]
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     options: dict[str, Any] = {"window_size": (-1, 0)}  # all that came before, nothing that comes
     if _VARLEN_GROUPS_HEADS:
         options["enable_gqa"] = groups > 1
     elif groups > 1:
-        k, v = (x.repeat_interleave(groups, 2) for x in (k, v))
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     bounds, longest = layout.bounds, layout.longest
-    out = varlen_attn(*(x.flatten(0, 1) for x in (q, k, v)), bounds, bounds, longest, longest, **options)
-    return out.view_as(q)
+    out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
+    return out.view(shape)
 
 
 # Dynamo cannot follow lengths that are data; compiled layers leave their graph here.
@@ -141,7 +144,7 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """[N, H, T, D] of q: [N, H, T, D], k, v: [N, KV, T, D]."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
@@ -169,7 +172,9 @@ def block_mask(segments: Tensor) -> BlockMask:
     # An earlier block shares a segment with a later one if its last token's is that of the later one's first; all pairs
     # are of one segment if its first token's is that of the later one's last.
     touched = before & (last[:, None, :] == first[:, :, None])
-    full = before & (first[:, None, :] == last[:, :, None])
+    # Queries behind the row's end are nobody's: their block is looked at pair by pair.
+    whole = (starts + BLOCK <= length)[:, None]
+    full = before & whole & (first[:, None, :] == last[:, :, None])
     diagonal = torch.eye(len(starts), dtype=torch.bool, device=segments.device)
 
     def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -190,5 +195,5 @@ def _numbered(blocks: Tensor) -> tuple[Tensor, Tensor]:
     blocks: bool[B, n, n].
     """
     counts = blocks.sum(-1, dtype=torch.int32)
-    numbers = blocks.to(torch.int8).argsort(-1, descending=True, stable=True).to(torch.int32)
+    numbers = blocks.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
     return counts[:, None].contiguous(), numbers[:, None].contiguous()

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from codemill.errors import ConfigError
 from codemill.training.presets import ModelShape
@@ -71,12 +71,9 @@ class Extension:
         """See CachedLayer. keys, values: [B, capacity, KV, D], a layer's."""
         keys[self._rows, self.positions] = k
         values[self._rows, self.positions] = v
-        k, v = keys[:, : self._end], values[:, : self._end]
-        out = F.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in (q, k, v)),
-            attn_mask=self._seen,
-            is_causal=self._first,
-            enable_gqa=q.shape[2] != k.shape[2],
+        q, k, v = (x.transpose(1, 2) for x in (q, keys[:, : self._end], values[:, : self._end]))
+        out = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=self._seen, is_causal=self._first, enable_gqa=q.shape[1] != k.shape[1]
         )
         return out.transpose(1, 2)
 

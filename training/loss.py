@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 IGNORED = -100  # the label of a token that does not count; PyTorch's and transformers' own
 
@@ -29,9 +29,9 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, chunk_
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Gradients are computed in the forward pass, while a chunk's logits are there, and only scaled in the backward
-    pass. Recomputing each chunk (torch.utils.checkpoint) would multiply by the head four times instead of three, and
-    sum the weight's gradient over chunks in its own dtype, bf16. What is held for it, fp32[V, dim] and [N, dim], is held
-    from the last step of the forward pass to the first of the backward pass, which needs as much anyway.
+    pass. Computing each chunk again (torch.utils.checkpoint) would multiply by the head four times instead of three,
+    and sum the weight's gradient over chunks in its own dtype, bf16. What is held for it, fp32[V, dim] and [N, dim], is
+    held from the last step of the forward pass to the first of the backward pass, which needs as much anyway.
     """
 
     @staticmethod
@@ -44,7 +44,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk_tokens)
             counted = (labels[part] != IGNORED)[:, None]
             targets = labels[part, None].clamp(min=0)
-            scores = F.log_softmax(F.linear(hidden[part], weight), -1, dtype=torch.float32)
+            scores = functional.log_softmax(functional.linear(hidden[part], weight), -1, dtype=torch.float32)
             losses[part] = torch.where(counted, -scores.gather(1, targets), 0.0)[:, 0]
             if not any(wanted):
                 continue

@@ -1,8 +1,8 @@
-"""The model: Llama 2's architecture, as Code Llama has it, with the parameter names of Hugging Face's LlamaForCausalLM.
+"""The model: Llama 2's architecture, as Code Llama has it, under the names of Hugging Face's LlamaForCausalLM.
 
-Flows in: token ids of packed rows, and where their segments lie. Flows out: logits, or the sum of the losses. Guarantees:
-a token's outcome depends on nothing but the tokens of its segment up to itself; weights can be read and written one to
-one under their Hugging Face names.
+Flows in: token ids of packed rows, and where their segments lie. Flows out: logits, or the sum of the losses.
+Guarantees: a token's outcome depends on nothing but the tokens of its segment up to itself; parameters are Hugging
+Face's one to one, in name, shape and meaning.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from codemill.hashing import purpose_seed
 from codemill.training.attention import Layout, attend
@@ -61,22 +60,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., dim] -> [..., dim]."""
-        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight, in fp32 whatever comes in (Zhang and Sennrich 2019)."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[..., dim] -> [..., dim], same dtype."""
-        x = hidden.float()
-        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-        return (x * self.weight).to(hidden.dtype)
+        return self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
 class Layer(nn.Module):
@@ -84,9 +68,9 @@ class Layer(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(shape.dim, shape.norm_eps)
+        self.input_layernorm = nn.RMSNorm(shape.dim, shape.norm_eps)
         self.self_attn = Attention(shape)
-        self.post_attention_layernorm = RMSNorm(shape.dim, shape.norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(shape.dim, shape.norm_eps)
         self.mlp = FeedForward(shape)
 
     def forward(self, hidden: Tensor, layout: Layout | CachedLayer, cos: Tensor, sin: Tensor, kind: str) -> Tensor:
@@ -106,7 +90,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocabulary_size, shape.dim)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
-        self.norm = RMSNorm(shape.dim, shape.norm_eps)
+        self.norm = nn.RMSNorm(shape.dim, shape.norm_eps)
 
 
 class Llama(nn.Module):
