@@ -36,7 +36,7 @@ from codemill.training.flops import causal_pairs, peak_flops, step_flops, utiliz
 from codemill.training.loader import Loader
 from codemill.training.model import Llama
 from codemill.training.optimizer import AdamW, Rule, clip_scale, global_norm, rate_at
-from codemill.training.parallel import Ranks, distribute, join, leave
+from codemill.training.parallel import Ranks, computed_in, distribute, join, leave
 from codemill.training.run_folder import RunFolder, describe
 from codemill.training.watch import WINDOW, Row, Sayer, Watch, why_diverged
 
@@ -56,9 +56,7 @@ def train(config: TrainConfig, reporter: Sayer, *, fresh: bool = False, device: 
             leave(ranks)
 
 
-def _prepare(
-    config: TrainConfig, ranks: Ranks, reporter: Sayer, fresh: bool, stack: contextlib.ExitStack
-) -> _Training:
+def _prepare(config: TrainConfig, ranks: Ranks, reporter: Sayer, fresh: bool, stack: contextlib.ExitStack) -> _Training:
     """All that a training needs, opened; what must be closed is left to the stack."""
     consensus = Consensus(ranks)
     say = reporter.say if ranks.first else _say_nothing
@@ -73,8 +71,7 @@ def _prepare(
         initial=None if config.init is None else read_shape(config.init),
     )
     loader = stack.enter_context(_loader(config, plan, datasets, ranks))
-    compute = config.precision.compute or ("bf16" if ranks.device.type == "cuda" else "fp32")
-    record = describe(config, plan, datasets, compute)
+    record = describe(config, plan, datasets, computed_in(config, ranks.device))
     folder = RunFolder(config.output.path)
     stack.callback(folder.close)
     consensus.first(lambda: folder.open(record, fresh=fresh))
@@ -172,11 +169,11 @@ class _Training:
         self._config, self._plan, self._ranks, self._parts = config, plan, ranks, parts
         self._state, self._record, self._done, self._resumed = state, record, done, done
         self._saved = done  # the step of the newest checkpoint, also while it is written
-        self._attention = choose(config.attention, ranks.device)
+        compute = computed_in(config, ranks.device)
+        dtype = torch.float32 if compute == "fp32" else torch.bfloat16
+        self._attention = choose(config.attention, ranks.device, dtype)
         on_gpu = ranks.device.type == "cuda"
-        self._peak = peak_flops(
-            torch.cuda.get_device_name(ranks.device) if on_gpu else None, config.precision.compute or "bf16"
-        )
+        self._peak = peak_flops(torch.cuda.get_device_name(ranks.device) if on_gpu else None, compute)
         self._recent = deque(parts.consensus.first(self._past_losses), WINDOW)
         self._last_loss = self._recent[-1] if self._recent else None
 
@@ -198,6 +195,8 @@ class _Training:
         finally:
             self._parts.checkpoints.settle()
         self._parts.checkpoints.wait()
+        if self._parts.watch is not None:
+            self._parts.watch.draw()
         newest = self._parts.checkpoints.newest
         return {
             "run": self._config.output.path,
@@ -254,9 +253,7 @@ class _Training:
             dist.all_reduce(sums, group=self._ranks.mesh.get_group("data"))
         return sums
 
-    def _report(
-        self, loss: float | None, norm: float, rate: float, valid: int, pairs: int, seconds: float
-    ) -> None:
+    def _report(self, loss: float | None, norm: float, rate: float, valid: int, pairs: int, seconds: float) -> None:
         watch, plan = self._parts.watch, self._plan
         due = self._done % self._config.watch.every_steps == 0 or self._done == plan.steps
         if watch is None or not due:

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from rich.text import Text
+
 from codemill.errors import ConfigError, RunError
 from codemill.training.files import disk_told, write_file
 from codemill.training.run_folder import RunFolder
@@ -24,6 +26,7 @@ from codemill.training.run_folder import RunFolder
 WINDOW = 100  # losses whose median says what is usual
 _LEAST = 10  # of them; before, nothing is usual
 _PLAIN_EVERY_SECS = 15.0
+_PLOT_EVERY_SECS = 60.0  # it takes a third of a second
 _PIECES = 100  # of the plot, each with a median
 
 
@@ -109,7 +112,7 @@ class Watch:
         self._live = live() if live is not None else None
         if self._live is not None:
             self._live.start()
-        self._said = -math.inf
+        self._said, self._drawn = -math.inf, time.monotonic()
 
     def row(self, row: Row) -> None:
         """A step is finished."""
@@ -124,16 +127,22 @@ class Watch:
         line = live_line(row, self._steps)
         now = time.monotonic()
         if self._live is not None:
-            self._live.update(line, refresh=True)
+            self._live.update(Text(line), refresh=True)
         elif now - self._said >= _PLAIN_EVERY_SECS or row.step == self._steps:
             self._said = now
             self._reporter.say(line)
 
     def sync(self) -> None:
-        """Before a checkpoint: its rows are on the disk when it is, and the plot is up to date."""
+        """Before a checkpoint: its rows are on the disk when it is. The plot is drawn anew if it is old."""
         with disk_told(self._folder.metrics):
             os.fsync(self._metrics)
+        if time.monotonic() - self._drawn >= _PLOT_EVERY_SECS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Write RUN/loss.png."""
         write_file(self._folder.plot, draw_loss(self.curve))
+        self._drawn = time.monotonic()
 
     def close(self) -> None:
         """Let go of terminal and files."""
