@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codemill.errors import ConfigError
-from codemill.training.sampling import check_sampling, choose_tokens, uniform
+from codemill.training.sampling import Sampling, choose_tokens, uniform
 
 
 def oracle(logits: list[float], number: float, temperature: float, top_p: float) -> int:
@@ -96,11 +96,15 @@ def test_numbers_belong_to_seed_prompt_and_place():
 @pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf])
 def test_a_temperature_that_is_none_is_refused(temperature):
     with pytest.raises(ConfigError, match=r"temperature must be 0 .* got"):
-        check_sampling(temperature, 1.0)
+        Sampling(temperature=temperature)
 
 
 @pytest.mark.parametrize("top_p", [0, -1, 1.01, math.nan])
 def test_a_top_p_that_is_none_is_refused(top_p):
     with pytest.raises(ConfigError, match="top-p must be above 0"):
-        check_sampling(1.0, top_p)
-    check_sampling(0, 1.0)
+        Sampling(temperature=1.0, top_p=top_p)
+
+
+def test_no_tokens_at_all_are_refused():
+    with pytest.raises(ConfigError, match="at least 1 new token"):
+        Sampling(max_new_tokens=0)

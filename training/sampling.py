@@ -8,6 +8,7 @@ neighbours, nor on how prompts were put together into batches.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,12 +17,30 @@ from codemill.errors import ConfigError
 from codemill.hashing import draws
 
 
-def check_sampling(temperature: float, top_p: float) -> None:
-    """Raise ConfigError where the two make no distribution."""
-    if not 0 <= temperature < math.inf:
-        raise ConfigError(f"the temperature must be 0 (greedy) or more; got {temperature!r}: 0.8 is a usual one")
-    if not 0 < top_p <= 1:
-        raise ConfigError(f"top-p must be above 0 and at most 1 (all tokens); got {top_p!r}: 0.95 is a usual one")
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen, and how many.
+
+    temperature: 0 is greedy. top_p: of `choose_tokens`. seed: of the draws. Raises ConfigError where the numbers make
+    no distribution.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"at least 1 new token has to be asked for; got {self.max_new_tokens!r}")
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(
+                f"the temperature must be 0 (greedy) or more; got {self.temperature!r}, where 0.8 is a usual one"
+            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"top-p must be above 0 and at most 1 (all tokens); got {self.top_p!r}, where 0.95 is a usual one"
+            )
 
 
 def uniform(seed: int, prompts: np.ndarray, places: np.ndarray) -> torch.Tensor:
