@@ -6,6 +6,7 @@ A token is a byte and 3, as in `oracles.small_build`; `byte_model` is the Senten
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -144,3 +145,23 @@ def on_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[
     places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
     started = [start(function, *arguments, environment=place) for place in places]
     return [outcome(*one) for one in started]
+
+
+def train_here(plain: dict[str, Any], *, fresh: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """(summary, lines) of a training, of a config as plain data: for processes that are started."""
+    from codemill.training.trainer import train
+
+    lines = Lines()
+    summary = train(TrainConfig.model_validate(plain), lines, fresh=fresh, device="cpu")
+    return summary, lines.lines
+
+
+def rows(run: Path) -> list[tuple[int, float | None, float, float]]:
+    """(step, loss, norm of the gradient, rate) of each step of a run."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"], row["gradient_norm"], row["rate"]) for row in found]
+
+
+def losses(run: Path) -> list[float | None]:
+    """The loss of each step of a run."""
+    return [loss for _, loss, _, _ in rows(run)]

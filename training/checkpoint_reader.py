@@ -1,31 +1,40 @@
 """Checkpoints, read: which there are, whether they are whole, and their tensors into memory that is there.
 
-Nothing in a checkpoint is run: its index is a pickle, of which only the classes that PyTorch writes into it are let in,
-and tensors are read with `weights_only`.
+Every byte that is read is compared with a sha256 that was taken when it was written: small files by checkpoint.json,
+tensors, piece by piece as they are read, by the `.sha256` beside their file. PyTorch itself would notice a file that is
+cut, but not a bit that is flipped. Nothing in a checkpoint is run: its index is a pickle, of which only the classes
+that PyTorch writes into it are let in, and tensors are read with `weights_only`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from codemill.errors import DataError
+from codemill.training.files import write_file
 from codemill.training.presets import ModelShape
 
 FORMAT = "codemill-checkpoint"
 FORMAT_VERSION = 1
 RECORD, MODEL, TOKENIZER = "checkpoint.json", "model.json", "tokenizer.model"
+TENSORS, SUMS = ".distcp", ".sha256"  # ends of names: a file of tensors, and beside it the sums of its pieces
 _NAME = re.compile(r"step-(\d{8,})")
 # All that PyTorch writes into an index (torch 2.11 to 2.13).
 _INDEX_NAMES = {
@@ -69,16 +78,23 @@ def why_unusable(folder: Path) -> str | None:
         record = json.loads((folder / RECORD).read_bytes())
         if record["format"] != FORMAT or record["format_version"] != FORMAT_VERSION:
             return f"has format version {record['format_version']!r}, this codemill reads {FORMAT_VERSION}"
-        for name, size in record["files"].items():
+        for name, file in record["files"].items():
             found = (folder / name).stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes, and should have {size}"
+            if found != file["bytes"]:
+                return f"{name} has {found} bytes, and should have {file['bytes']}"
+            if file["sha256"] not in (None, sha256_of(folder / name)):
+                return f"{name} is damaged: its sha256 differs"
         Reader(folder).read_metadata()
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         return f"is damaged ({error!r})"
     return None
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a small file, as 64 hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_state(folder: Path, state: Mapping[str, Tensor], group: dist.ProcessGroup | None) -> None:
@@ -117,7 +133,11 @@ def read_model_file(folder: Path) -> tuple[ModelShape, dict[str, Any]]:
 
 
 class Reader(dcp.FileSystemReader):
-    """PyTorch's reader, with an index that can only be an index."""
+    """PyTorch's reader, with an index that can only be an index, and pieces that are what was written."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._known: dict[str, dict[str, str]] = {}
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The index, `.metadata`. Raises UnpicklingError for one that would call anything else."""
@@ -129,6 +149,40 @@ class Reader(dcp.FileSystemReader):
             metadata.storage_meta = StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
+
+    def _slice_file(self, file: IO[bytes], place: Any) -> IO[bytes]:
+        """One piece of a file: a tensor, or a rank's share of one. Raises ValueError where it is not what was written.
+
+        place: relative_path, offset and length, bytes.
+        """
+        file.seek(place.offset)
+        piece = file.read(place.length)
+        if hashlib.sha256(piece).hexdigest() != self._sums(place.relative_path).get(str(place.offset)):
+            raise ValueError(f"the sha256 of a tensor in {place.relative_path} differs")
+        return io.BytesIO(piece)
+
+    def _sums(self, file: str) -> dict[str, str]:
+        """Of a file of tensors: where a piece begins -> its sha256."""
+        if file not in self._known:
+            self._known[file] = json.loads((Path(self.path) / f"{file}{SUMS}").read_bytes())
+        return self._known[file]
+
+
+class Writer(dcp.FileSystemWriter):
+    """PyTorch's writer, which leaves the sums of what it has written beside it."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Write this rank's pieces. They are read again for their sums, out of the system's memory, most often."""
+        written = super().write_data(plan, planner)
+        places = [result.storage_data for result in written.wait()]
+        for name in sorted({place.relative_path for place in places}):
+            sums = {}
+            with (Path(self.path) / name).open("rb") as file:
+                for place in sorted((p for p in places if p.relative_path == name), key=lambda p: p.offset):
+                    file.seek(place.offset)
+                    sums[str(place.offset)] = hashlib.sha256(file.read(place.length)).hexdigest()
+            write_file(Path(self.path) / f"{name}{SUMS}", json.dumps(sums).encode())
+        return written
 
 
 class _IndexUnpickler(pickle.Unpickler):

@@ -1,10 +1,11 @@
 """Checkpoints: all that a run needs to go on, and all that a model needs to be used.
 
     RUN/checkpoints/step-00000500/
-        checkpoint.json                what it is, the run, and the size of every file; written last
+        checkpoint.json                what it is, the run, sizes and sums of all files; written last
         model.json                     the model's shape, the special tokens
         tokenizer.model                as the shards were made with it
         .metadata, __0_0.distcp, ...   tensors (torch.distributed.checkpoint): model.<name>, optimizer.<name>.<state>
+        __0_0.distcp.sha256, ...       of each of their pieces
 
 A folder of that name is whole: it is written under a temporary name, flushed to the disk, and renamed when every rank
 is done. Any number of ranks can read it, each its own share. It holds no state of a random number generator and no
@@ -36,12 +37,15 @@ from codemill.training.checkpoint_reader import (
     FORMAT_VERSION,
     MODEL,
     RECORD,
+    TENSORS,
     TOKENIZER,
+    Writer,
     cause_of,
     listed,
     load_state,
     name_of,
     read_model_file,
+    sha256_of,
     step_of,
     why_unusable,
 )
@@ -130,7 +134,7 @@ class Checkpoints:
         self._consensus.first(lambda: self._begin(temporary))
         future = dcp.async_save(
             dict(state),
-            storage_writer=dcp.FileSystemWriter(temporary, sync_files=True),
+            storage_writer=Writer(temporary, sync_files=True),
             async_stager=self._stager,
             process_group=self._group,
             no_dist=self._group is None,
@@ -207,9 +211,12 @@ def _refused(folder: Path, cause: BaseException) -> str:
 
 def _publish(temporary: Path, final: Path, record: Mapping[str, Any]) -> None:
     """Give a checkpoint whose tensors are written its record and its name."""
-    sizes = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
+    files = {
+        file.name: {"bytes": file.stat().st_size, "sha256": None if file.suffix == TENSORS else sha256_of(file)}
+        for file in sorted(temporary.iterdir())
+    }
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "code_version": codemill.__version__}
-    content = {**head, "step": step_of(final), "files": sizes, **record}
+    content = {**head, "step": step_of(final), "files": files, **record}
     write_file(temporary / RECORD, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     with disk_told(final):
         if final.exists():  # a damaged one that the run was not resumed from

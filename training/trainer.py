@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from codemill.errors import RunError
 from codemill.pipeline.shards import Shards
@@ -284,6 +285,12 @@ class _Training:
         return steps * self._plan.sequences_per_step * self._parts.loader.sequence_length
 
     def _save(self) -> None:
+        """Write a checkpoint of finite numbers. Raises RunError for others: an update may overflow where loss and
+        gradient did not."""
+        broken = [name for name, tensor in self._state.items() if not _is_finite(tensor)]
+        if self._parts.consensus.any(bool(broken)):
+            where = f" (in {broken[0]}, for one)" if broken else ""
+            raise RunError(self._divergence(self._done, f"its update left numbers that are not finite{where}"))
         if self._parts.watch is not None:
             self._parts.watch.sync()
         self._parts.checkpoints.save(self._done, self._state, self._record)
@@ -312,6 +319,12 @@ class _Training:
             "lower optimizer.rate, or look at that step's data; the same command again meets the same data"
         )
         return f"{self._config.output.path}: the training diverged in step {step:,}: {wrong}; {good}"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers of a rank's share are. Codes of 8-bit moments are, by themselves."""
+    share = tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    return not share.is_floating_point() or bool(torch.isfinite(share).all())
 
 
 class _Told:
