@@ -121,7 +121,23 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "train train.yaml --set optimizer.lr=1": (2, ["--set optimizer.lr=1: optimizer.lr: there is no such key"]),
     "train train.yaml --set steps=null": (2, ["train.yaml: nothing says how long", "`epochs` or a `stage`"]),
     "train train.yaml -- --use-gpu": (2, ["--use-gpu: the local launcher takes no options", "--launcher ray does"]),
+    "train train.yaml --set data.datasets.0.path=src": (1, ["src: has no manifest.json", "run `codemill build` again"]),
+    "train train.yaml --set model.heads=3": (2, ["twice its heads", "got dim 32 and 3 heads"]),
+    "train train.yaml --set output.path=few": (2, ["output.path: few: holds other files", "new or empty folder"]),
+    "train train.yaml --set model=null --set init=src": (2, ["model: must be a mapping with the keys preset, dim"]),
+    "train train.yaml --set model={} --set init=src": (1, ["src: is no model", "config.json"]),
     "train train.yaml --fresh --launcher ray": (2, ["--fresh: --launcher ray", "give a new output.path instead"]),
+    # models
+    "generate out": (2, ["nothing to generate", "give --prompt, --prompt-file, or --prefix and --suffix"]),
+    "generate out --spm --prompt a": (2, ["--spm: says how to infill", "give --prefix and --suffix"]),
+    "generate out --prompt-file nowhere": (2, ["--prompt-file: nowhere cannot be read", "name a readable file"]),
+    "generate out --prompt-file latin.yaml": (2, ["latin.yaml: byte 5 is not UTF-8", "save the file as UTF-8"]),
+    "generate out --prompt a --top-p 0": (2, ["'--top-p'", "0.0 is not in the range 0<x<=1"]),
+    "generate out --prompt a --temperature -1": (2, ["'--temperature'", "-1.0 is not in the range x>=0"]),
+    "generate out --prompt a --device tpu": (2, ["'--device'", "'tpu' is not one of 'cpu', 'cuda'"]),
+    "generate src --prompt a": (1, ["src: is no model", "config.json"]),
+    "export src new": (1, ["src: is no model", "config.json"]),
+    "export src new --dtype fp16": (2, ["'--dtype'", "'fp16' is not one of 'bf16', 'fp32'"]),
     # tokenizers
     "tokenizer train nowhere --output m": (2, ["nowhere: there is no such file or folder", "give text files"]),
     "tokenizer train few --output src": (2, ["'--output'", "'src' is a directory"]),
@@ -279,6 +295,54 @@ def test_a_tokenizer_is_trained_and_gives_every_text_back(place: Path) -> None:
     }  # fmt: skip
     assert found["documents"] > 150
     assert (found["differing_ids"], found["not_given_back"]) == (0, 0)
+
+
+def test_a_model_is_trained_writes_and_is_exported(place: Path, call: Any) -> None:
+    trained = json.loads(call("train", "train.yaml", "--json")[1])
+    assert (trained["run"], trained["steps"], trained["resumed_from"]) == ("run", 2, 0)
+    assert (place / trained["checkpoint"]).is_dir()
+    assert "steps: 2\nresumed_from: 2\n" in call("train", "train.yaml")[1]
+    few = ["--max-new-tokens", "3"]
+    assert call("generate", "run", "--prompt", "def f\x1b", *few)[1].startswith("def f\u241b")
+    written = call("generate", "run", "--prefix", "def f(", "--suffix", "return\n", *few)[1]
+    assert written.startswith("def f(")
+    assert written.endswith("return\n\n")
+    (place / "prompt.py").write_text("import ")
+    several = ["--prompt", "def", "--prompt-file", "prompt.py", "--samples", "2", "--temperature", "0.8", *few]
+    outputs = json.loads(call("generate", "run", *several, "--json")[1])["outputs"]
+    assert [(output["prompt"], output["sample"]) for output in outputs] == [
+        ("def", 0), ("def", 1), ("import ", 0), ("import ", 1),
+    ]  # fmt: skip
+    told = call("generate", "run", *several)[1]
+    assert [f"{output['prompt']}{visible(output['text'])}\n" in told for output in outputs] == [True] * 4
+    assert told.count("--- ") == 4
+    infilled = json.loads(call("generate", "run", "--suffix", "b", "--spm", "--json", *few)[1])["outputs"]
+    assert [(output["prefix"], output["suffix"], output["mode"]) for output in infilled] == [("", "b", "spm")]
+    assert call("export", "run", "exported", "--dtype", "fp32")[:2] == (0, "exported\n")
+    assert json.loads((place / "exported" / "config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.slow
+def test_under_torchrun_every_rank_trains_and_one_tells(place: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    command = [*torchrun, builds.CODEMILL, "train", "train.yaml", "--set", "output.path=ranks", "--json"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["tokens"] == 2 * 2 * 512  # 2 steps of a sequence for each rank
+    assert done.stderr.count("step 2/2, ") == 1
+
+
+@pytest.mark.parametrize("line", ["train train.yaml", "generate out --prompt a", "export out new"])
+def test_a_missing_pytorch_is_told_with_what_brings_it(place: Path, line: str) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from codemill import cli; "
+        f"sys.argv = ['codemill', *{line.split()}]; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=False)
+    name = line.partition(" ")[0]
+    assert done.stderr == f"codemill: codemill {name}: torch is not installed; pip install 'codemill[train]'\n"
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_a_second_build_in_one_folder_is_turned_away(place: Path) -> None:

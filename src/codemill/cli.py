@@ -13,9 +13,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -48,9 +48,7 @@ def main() -> None:
         error.show()
         sys.exit(ConfigError.exit_code)
     except CodemillError as error:
-        from codemill.pipeline.terminal import visible
-
-        click.echo(f"codemill: {visible(str(error))}", err=True)
+        click.echo(f"codemill: {_visible(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _stop()
@@ -323,6 +321,107 @@ def _train(config: TrainConfig, fresh: bool, launcher: str, options: Sequence[st
     return run(config, reporter, fresh=fresh)
 
 
+@cli.command()
+@click.argument("checkpoint", metavar="CKPT")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="A text to go on with; may be repeated.")
+@click.option("--prompt-file", "files", multiple=True, metavar="FILE", type=Path, help="Likewise, from a file.")
+@click.option("--prefix", metavar="TEXT", help="What stands before a middle that is to be written.")
+@click.option("--suffix", metavar="TEXT", help="What stands behind it.")
+@click.option("--spm", is_flag=True, help="Suffix first; prefix and middle are one text to the tokenizer.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="For each prompt.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: a GPU where there is one]")
+@_as_json
+def generate(
+    checkpoint: str,
+    prompts: tuple[str, ...],
+    files: tuple[Path, ...],
+    prefix: str | None,
+    suffix: str | None,
+    spm: bool,
+    samples: int,
+    device: str | None,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Have the model in CKPT (a run, a checkpoint, a Hugging Face folder) go on with prompts, or write what stands
+    between a prefix and a suffix."""
+    asked = [*prompts, *map(_read_prompt, files)]
+    pairs = [] if prefix is None and suffix is None else [(prefix or "", suffix or "")]
+    if spm and not pairs:
+        raise ConfigError("--spm: says how to infill; give --prefix and --suffix")
+    if not asked and not pairs:
+        raise ConfigError("nothing to generate; give --prompt, --prompt-file, or --prefix and --suffix")
+    with _needs("codemill generate", "'codemill[train]'"):
+        from codemill.training.generate import run_generate
+        from codemill.training.sampling import Sampling
+    alone = not as_json and samples * (len(asked) + len(pairs)) == 1
+    made = run_generate(
+        checkpoint,
+        asked,
+        pairs,
+        sampling=Sampling(**sampling),
+        mode="spm" if spm else "psm",
+        samples=samples,
+        device=device,
+        listen=_as_written([*asked, *(before for before, _ in pairs)][0]) if alone else None,
+    )
+    if as_json:
+        _print(made, as_json)
+    elif alone:
+        click.echo(_visible(made["outputs"][0].get("suffix", "")))
+    else:
+        for output in made["outputs"]:
+            click.echo(f"--- {output['tokens']} tokens, log-probability {output['logprob']:.2f}, {output['finished']}")
+            before, behind = output.get("prompt", output.get("prefix")), output.get("suffix", "")
+            click.echo(_visible(before) + _coloured(output["text"]) + _visible(behind))
+
+
+def _as_written(before: str) -> Callable[[str], None]:
+    """Shows what a model writes, as it does, behind the text that comes before it."""
+    waiting = [before]
+
+    def show(more: str) -> None:
+        click.echo((_visible(waiting.pop()) if waiting else "") + _coloured(more), nl=False)
+
+    return show
+
+
+def _coloured(written: str) -> str:
+    return click.style(_visible(written), fg="green")
+
+
+def _visible(text: str) -> str:
+    from codemill.pipeline.terminal import visible
+
+    return visible(text)
+
+
+def _read_prompt(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"--prompt-file: {path} cannot be read ({error.strerror}); name a readable file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--prompt-file: {path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+
+
+@cli.command()
+@click.argument("checkpoint", metavar="CKPT")
+@click.argument("folder", metavar="DIR")
+@click.option("--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True)
+def export(checkpoint: str, folder: str, dtype: Literal["bf16", "fp32"]) -> None:
+    """Write CKPT (a run or a checkpoint) to DIR as a Hugging Face folder, which transformers and vLLM load."""
+    from codemill.pipeline.progress import Reporter
+
+    with _needs("codemill export", "'codemill[train]'"):
+        from codemill.training.export import export as run
+    click.echo(run(checkpoint, folder, dtype, say=Reporter().say)["out"])
+
+
 @contextlib.contextmanager
 def _engine(
     name: str, workers: int | None, quiet: bool, options: Sequence[str] = ()
@@ -365,7 +464,8 @@ def _needs(asked: str, packages: str) -> Iterator[None]:
 
 def _lines(found: dict[str, Any]) -> str:
     """A line for each name and its value."""
-    return "\n".join(f"{k}: {v:,}" if isinstance(v, int) else f"{k}: {v}" for k, v in found.items())
+    forms = {int: "{:,}", float: "{:.6g}"}
+    return "\n".join(f"{name}: {forms.get(type(value), '{}').format(value)}" for name, value in found.items())
 
 
 def _print(value: Any, as_json: bool) -> None:
