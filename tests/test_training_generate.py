@@ -178,6 +178,18 @@ def test_seeds_and_places_in_the_list_have_draws_of_their_own(opened):
     assert len({each.ids.tobytes() for each in [*drawn, *other]}) == 3
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_gpu_gives_the_tokens_of_a_cpu(opened, temperature):
+    prompts = some_prompts(6, 300)
+    expected = complete(opened, prompts, 16, temperature=temperature, stop=set())
+    moved = Llama(opened.shape).to("cuda")
+    moved.load_state_dict(opened.model.state_dict())
+    found = complete(dataclasses.replace(opened, model=moved), prompts, 16, temperature=temperature, stop=set())
+    assert [each.ids.tolist() for each in found] == [each.ids.tolist() for each in expected]
+
+
 @pytest.mark.parametrize("name", ["eos", "fim_end"])
 def test_eos_and_eot_end_a_completion_and_are_no_part_of_it(tokenizer, name):
     [each] = complete(writing(tokenizer, b"x", name), [np.array([1])])

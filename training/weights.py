@@ -1,8 +1,8 @@
 """A model's weights from a Hugging Face folder: config.json and safetensors, in one file or in many with an index.
 
 Flows in: a folder, and a model whose parameters are named as there. Flows out: the model, filled in place. Guarantees:
-tensors are read one at a time, and of each no more than a rank's share where that is one block, so that beside the
-model itself there is never more than one tensor in memory; what is missing, left over, or of another shape is refused.
+tensors are read one at a time, and of each no more than a rank's share, so that beside the model itself there is never
+more than one tensor in memory; what is missing, left over, or of another shape is refused.
 
 A vocabulary may grow on the way, by the FIM tokens: the new rows of the embeddings and of the head are the mean of the
 old ones, which makes a new token neither likely nor unlikely. They are the same for any number of ranks.
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor
 
 from codemill.errors import ConfigError, DataError
-from codemill.training.parallel import share_of
 from codemill.training.presets import ModelShape
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -31,11 +31,6 @@ CONFIG = "config.json"
 _LEFT_OVER = ".rotary_emb.inv_freq"  # a table of RoPE that old versions of transformers wrote out
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _ROWS = 4096  # of a matrix that are averaged at a time
-
-
-def is_hf_folder(folder: Path) -> bool:
-    """Whether a folder claims to hold a Hugging Face model."""
-    return (folder / CONFIG).is_file()
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -62,18 +57,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, whole tensor on the CPU, dtype as stored), one at a time, file by file. names: null = all.
-
-    Raises DataError for a name that is not there, and for files that are missing or damaged.
-    """
-    places = _places(folder)
-    for file, held in _by_file(folder, places, places if names is None else names):
-        with _opened(folder / file) as weights:
-            for name in held:
-                yield name, _view(weights, folder / file, name)[:]
-
-
 @torch.no_grad()
 def load_into(model: nn.Module, folder: Path) -> None:
     """Fill a model's parameters, which may be DTensors, from a Hugging Face folder; each rank keeps its share.
@@ -87,7 +70,7 @@ def load_into(model: nn.Module, folder: Path) -> None:
     parameters = dict(model.named_parameters())
     copies = {EMBEDDINGS: [HEAD]} if config.get("tie_word_embeddings") and HEAD not in places else {}
     _require_names(folder, places, parameters, copies)
-    for file, names in _by_file(folder, places, places.keys() & parameters.keys()):
+    for file, names in _by_file(places, parameters.keys()).items():
         with _opened(folder / file) as weights:
             for name in names:
                 view = _view(weights, folder / file, name)
@@ -118,16 +101,13 @@ def _places(folder: Path) -> dict[str, str]:
     raise DataError(f"{folder}: has neither {SINGLE_FILE} nor {INDEX}; give the whole folder of a Hugging Face model")
 
 
-def _by_file(folder: Path, places: dict[str, str], names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """(file, names in it), both in the order of the index, so that each file is opened once."""
-    wanted = set(names)
-    if absent := sorted(wanted - places.keys()):
-        raise DataError(f"{folder}: has no tensor {absent[0]!r}, one of {len(absent)} that are missing")
+def _by_file(places: dict[str, str], wanted: AbstractSet[str]) -> dict[str, list[str]]:
+    """File -> names of wanted tensors in it, both in the order of the index, so that each file is opened once."""
     files: dict[str, list[str]] = {}
     for name, file in places.items():
         if name in wanted:
             files.setdefault(file, []).append(name)
-    yield from files.items()
+    return files
 
 
 @contextlib.contextmanager
@@ -182,13 +162,9 @@ def _fill(parameter: torch.Tensor, view: Any) -> None:
     """Write a stored tensor, whose first dimension may be shorter, into a parameter or this rank's share of it."""
     if not isinstance(parameter, DTensor):
         _write(parameter, view, [0] * parameter.ndim)
-    elif all(type(placement) in (Shard, Replicate) for placement in parameter.placements):
-        for chunk in parameter.__create_chunk_list__():  # as checkpoints ask a DTensor for its own block
-            _write(parameter.to_local(), view, list(chunk.offsets))
-    else:  # both dimensions of the mesh divide the same one of the tensor: a share need not be a block
-        whole = torch.empty(parameter.shape)
-        _write(whole, view, [0] * whole.ndim)
-        parameter.copy_(share_of(whole, parameter))
+        return
+    for chunk in parameter.__create_chunk_list__():  # as checkpoints ask for a share, which is one block
+        _write(parameter.to_local(), view, list(chunk.offsets))
 
 
 def _write(target: torch.Tensor, view: Any, offsets: list[int]) -> None:
