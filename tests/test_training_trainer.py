@@ -20,9 +20,14 @@ import training_runs as runs
 from oracles import small_build
 
 from codemill.errors import ConfigError, RunError
+from codemill.pipeline.shards import Shards
 from codemill.training import trainer as module
 from codemill.training.checkpoint_reader import listed, step_of
 from codemill.training.checkpoints import model_state, open_model
+from codemill.training.config import TrainConfig, make_plan
+from codemill.training.generate import infill
+from codemill.training.loader import Loader
+from codemill.training.model import Llama
 from codemill.training.trainer import train
 
 GOLDEN = Path(__file__).parent / "golden_loss_curve.json"
@@ -162,14 +167,79 @@ def test_a_finished_run_is_left_as_it_is(data: Path, plain: Path, tmp_path: Path
     assert runs.rows(run) == runs.rows(plain)
 
 
+def golden_config(data: Path, run: Path) -> TrainConfig:
+    return runs.config(data, run, steps=24)
+
+
+def test_the_loss_curve_is_the_one_on_record(data: Path, tmp_path: Path) -> None:
+    golden = json.loads(GOLDEN.read_text())
+    train(golden_config(data, tmp_path / "run"), runs.Lines(), device="cpu")
+    assert runs.losses(tmp_path / "run") == pytest.approx(golden["losses"], rel=golden["tolerance"])
+
+
+@pytest.mark.slow
+def test_the_curve_on_record_is_what_transformers_and_a_plain_loop_give(data: Path) -> None:
+    """Weights to begin with and the order of sequences are ours; all else is theirs."""
+    from oracles.training_loop import curve, segments
+
+    config, shards = golden_config(data, data), Shards(str(data))
+    plan = make_plan(config, sequence_length=64, vocabulary_size=263, sequences=len(shards), ranks=1)
+    loader = Loader([(shards, 1.0)], seed=0, sequences_per_step=plan.sequences_per_step, prefetch=0)
+    everything = segments(data)
+    steps = [[everything[number] for number in loader.sequences(step)[1]] for step in range(plan.steps)]
+    model = Llama(plan.shape)
+    model.init_weights(0)
+    losses = curve(model.state_dict(), plan.shape.as_hf_config(), steps, config.optimizer)
+    golden = json.loads(GOLDEN.read_text())
+    assert losses == pytest.approx(golden["losses"], rel=golden["tolerance"])
+
+
+@pytest.mark.slow
+def test_a_tiny_model_learns_100_documents_and_infills_their_middles_exactly(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    names = ("area", "width", "total", "count")
+    texts = [f"v{n}={rng.choice(names)}({rng.randint(10, 99)})#{n}" for n in range(100)]
+    build = runs.dataset(tmp_path / "build", texts, 256)
+    sequences = len(Shards(str(build)))
+    model = {"preset": "tiny", "dim": 48, "layers": 2, "heads": 4, "kv_heads": 4, "ffn_dim": 96}
+    config = runs.config(
+        build, tmp_path / "run", steps=130, model=model,
+        batch={"tokens": 256 * sequences, "micro_sequences": sequences}, checkpoint={"every_steps": 1000},
+        optimizer={"rate": 1.5e-2, "final_ratio": 0.1, "warmup_steps": 10, "weight_decay": 0.0},
+    )  # fmt: skip
+    train(config, runs.Lines(), device="cpu")
+    opened = open_model(tmp_path / "run", "cpu", torch.float32)
+    psm, spm = infillings(texts)
+    assert len(psm) + len(spm) > 90
+    for mode, asked in (("psm", psm), ("spm", spm)):
+        written = infill(opened, [(prefix, suffix) for prefix, _, suffix in asked], mode, max_new_tokens=40)
+        assert written == [middle for _, middle, _ in asked]
+
+
+def infillings(texts: list[str]) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """(prefix, middle, suffix) of the documents that a build has as PSM, and as SPM: there the head is cut in two."""
+    special, rng = small_build.SPECIAL, random.Random(0)  # the build's own draws
+    found: dict[int, list[tuple[str, str, str]]] = {small_build.PSM: [], small_build.SPM: []}
+    for text in texts:
+        [segment] = small_build.segments_of(small_build.Kept(text), 256, rng)
+        if segment.fim == small_build.NONE:
+            continue
+        suffix_at, middle_at = (segment.ids.index(special[name]) for name in ("fim_suffix", "fim_middle"))
+        end = len(text) - (middle_at - suffix_at - 1)
+        start = suffix_at - 2 if segment.fim == small_build.PSM else end // 2
+        found[segment.fim].append((text[:start], text[start:end], text[end:]))
+    return found[small_build.PSM], found[small_build.SPM]
+
+
 KILLS = 20
 
 
 @pytest.mark.slow
 def test_twenty_kills_do_not_change_the_losses(data: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments: while data is read, a step is made, a checkpoint is written, the folder is cleaned."""
-    changes = {"steps": 60, "checkpoint__every_steps": 3, "checkpoint__keep": 2}
+    changes = {"steps": 40, "batch": {"tokens": 128, "micro_sequences": 2}, "checkpoint": {"every_steps": 4, "keep": 2}}
     whole = runs.config(data, tmp_path / "whole", **changes)
+    runs.outcome(*runs.start(time.monotonic))  # the first start makes the process that others are forked from
     began = time.monotonic()
     runs.outcome(*runs.start(runs.train_here, whole.model_dump(mode="json")))
     took = time.monotonic() - began
@@ -188,7 +258,7 @@ def test_twenty_kills_do_not_change_the_losses(data: Path, tmp_path: Path) -> No
             continue
         runs.outcome(process, pipe)
         assert runs.rows(run) == runs.rows(tmp_path / "whole")
-        assert [step_of(path) for path in listed(run / "checkpoints")] == [60, 57]
+        assert [step_of(path) for path in listed(run / "checkpoints")] == [40, 36]
         assert not list(run.rglob(".tmp-*"))
         number, lives = number + 1, 0
     assert killed == KILLS
