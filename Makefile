@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
+MODEL := build/demo-model
 READY := $(VENV)/.ready
 
 .PHONY: demo test lint bench env clean
@@ -21,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# The real Python code of this machine, made into training shards.
+# The real Python code of this machine, made into training shards, and a tiny model trained on them for a moment.
 demo: $(READY)
 	$(BIN)/codemill build examples/demo.yaml --set output.path=$(DEMO) \
 		--set sources.0.path=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') \
@@ -30,8 +31,13 @@ demo: $(READY)
 	$(BIN)/codemill inspect $(DEMO)
 	@echo
 	$(BIN)/codemill verify $(DEMO)
+	@echo
+	$(BIN)/codemill train examples/demo-train.yaml --set data.datasets.0.path=$(DEMO) --set output.path=$(MODEL)
+	@echo
+	$(BIN)/codemill generate $(MODEL) --prefix 'def add(self, ' --suffix "$$(printf '):\n        return self')" --max-new-tokens 16
 	@echo; echo made:
-	@printf '  %s\n' $(DEMO)/shards $(DEMO)/documents $(DEMO)/dropped $(DEMO)/manifest.json $(DEMO)/report.html
+	@printf '  %s\n' $(DEMO)/shards $(DEMO)/documents $(DEMO)/dropped $(DEMO)/manifest.json $(DEMO)/report.html \
+		$(MODEL)/checkpoints $(MODEL)/loss.png $(MODEL)/metrics.jsonl
 
 test: $(READY)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -rs

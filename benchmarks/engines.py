@@ -5,7 +5,7 @@
 Each size is made once (the Parquet files of `benchmarks.corpus`) and built by each engine in processes of its own, with
 the same number of workers; the first engine is what the others are compared with. Beam is its direct runner with
 worker processes, which keeps what is exchanged in the runner's process. CPU seconds are those of all processes, so
-that other programs on the machine count little; MiB are peaks of PSS.
+that other programs on the machine count little; MiB are peaks of PSS (a worker's without shared memory).
 """
 
 from __future__ import annotations

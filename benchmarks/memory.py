@@ -41,14 +41,15 @@ class Peak:
     pss: int = 0
     anonymous: int = 0
     process: int = 0  # PSS of the largest process
-    worker: int = 0  # PSS of the largest process that runs tasks
+    worker: int = 0  # PSS of the largest process that runs tasks, without shared memory (Ray's store is all workers')
 
     def see(self, processes: list[tuple[bool, dict[str, int]]]) -> None:
         """(whether it runs tasks, its figures) of each process at one time."""
         self.pss = max(self.pss, sum(figures["Pss"] for _, figures in processes))
         self.anonymous = max(self.anonymous, sum(figures["Pss_Anon"] for _, figures in processes))
         self.process = max([self.process, *(figures["Pss"] for _, figures in processes)])
-        self.worker = max([self.worker, *(figures["Pss"] for works, figures in processes if works)])
+        own = (figures["Pss"] - figures["Pss_Shmem"] for works, figures in processes if works)
+        self.worker = max([self.worker, *own])
 
 
 @dataclass

@@ -314,7 +314,7 @@ class Weigh:
 
 
 @slow
-@pytest.mark.parametrize("options", [(), THREADS, PROCESSES], ids=["in_memory", "multi_threading", "multi_processing"])
+@pytest.mark.parametrize("options", [(), PROCESSES], ids=["in_memory", "multi_processing"])
 def test_a_partition_of_125_megabytes_with_a_row_of_50_goes_through(tmp_path: Path, options: tuple[str, ...]) -> None:
     rows = Rows(pa.table({"task": pa.array(range(4), pa.int64())}))
     run(tmp_path, options, Exchanged(Mapped(rows, Wide()), ToFirst(1), 1, Weigh(), {"wide": WIDE}))
@@ -486,7 +486,7 @@ def local_build(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return built(tmp_path_factory.mktemp("local"), tree, LocalEngine(1, Reporter(quiet=True)))
 
 
-@pytest.mark.parametrize("options", LOCAL_RUNNERS[1:3])
+@pytest.mark.parametrize("options", LOCAL_RUNNERS[1:2])
 def test_a_build_has_the_local_engine_s_bytes(
     tmp_path: Path, tree: Path, options: tuple[str, ...], local_build: dict[str, str]
 ) -> None:

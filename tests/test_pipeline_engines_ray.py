@@ -396,10 +396,8 @@ def killing(cluster: Cluster, folder: Path, sign: str) -> Iterator[threading.Eve
 @pytest.mark.parametrize(
     "sign",
     [
-        "out/stages/ingest/.steps/read/rows.arrow",  # before the first task
         "out/stages/ingest/.steps/read/done-*",  # when the first partition is reduced
         "out/stages/near/.steps/signatures/done-*",  # in a step without an exchange
-        "out/stages/pack/.steps/pack/rows.arrow",
     ],
 )
 def test_a_build_on_three_nodes_of_which_one_dies_is_that_of_the_local_engine(
