@@ -76,6 +76,12 @@ def test_transformers_reads_our_config_and_we_read_what_it_writes(preset: str) -
     assert ModelShape.from_hf_config(json.loads(theirs.to_json_string())) == shape
 
 
+def test_theta_stands_where_old_readers_look_and_where_new_ones_do() -> None:
+    config = dataclasses.replace(SMALL, theta=5e5).as_hf_config()
+    assert config["rope_theta"] == 5e5
+    assert config["rope_parameters"] == {"rope_type": "default", "rope_theta": 5e5}
+
+
 # https://huggingface.co/codellama/CodeLlama-7b-hf/blob/main/config.json in the style before transformers 5.
 OLD_STYLE = {
     "architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
