@@ -78,7 +78,7 @@ def index_shard(path: Path, data: np.ndarray, length: int, dtype: np.dtype) -> S
         found = reader.schema.field(at).type if at >= 0 else None
         if found != expected:
             raise DataError(f"{path}: its column {name} is {found}, by the manifest {expected}; {VERIFY}")
-    filled = [batch for batch in batches if len(batch)]
+    filled = [batch for batch in batches if len(batch)]  # an empty one, as the first is, need not have offsets
     view = _View(path, data)
     places = [_batch_places(view, batch, length * dtype.itemsize) for batch in filled]
     starts = offsets_of(np.array([len(batch) for batch in filled], np.int64))

@@ -274,14 +274,17 @@ def _has_size(path: Path, size_bytes: int) -> bool:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """One thread of one process at a time. Whoever waited finds the work done, so the file may go."""
+    """One thread of one process at a time, as a rule: whoever waited looks whether the work is done, so the file may go
+    before all are through."""
     with readable_os_errors(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = lock.open("w")
     with held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-        lock.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _copy(path: RemotePath, copy: Path, sha256: str) -> None:

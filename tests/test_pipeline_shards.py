@@ -307,7 +307,7 @@ def test_a_remote_shard_that_is_not_the_manifests_is_told_and_not_kept(remote: s
     shards = Shards(remote, tmp_path / "cache")
     with pytest.raises(DataError, match=r"memory://.*train-00001-of-00003\.arrow: sha256 differs"):
         shards.take(np.array([25]))
-    assert not list((tmp_path / "cache").glob("*.arrow"))
+    assert list((tmp_path / "cache").iterdir()) == []
     store.rm_file(path)
     with pytest.raises(DataError, match=r"train-00001-of-00003\.arrow: is in the manifest but not there"):
         Shards(remote, tmp_path / "cache")
@@ -329,17 +329,17 @@ def sequences_of(out: Path) -> list[tuple[list[int], list[int], list[int] | None
 def test_a_real_build_is_read_as_it_is_and_so_is_what_a_removal_leaves(
     tmp_path: Path, standard_library: list[Path]
 ) -> None:
-    source = builds.corpus(tmp_path / "src", standard_library[:40])
+    source = builds.corpus(tmp_path / "src", standard_library[20:40])
     sources = [{"name": "code", "path": str(source), "kind": "tree"}]
     config = builds.config(tmp_path / "config.yaml", tmp_path / "out", sources, sequence={"length": 512})
-    builds.build(config, "--workers", "1")
+    builds.build(config, "--workers", "1", timeout_secs=300)
     out = tmp_path / "out"
     before = sequences_of(out)
     shards = Shards(str(out), check=True)
     order = np.random.default_rng(0).permutation(len(shards))
     assert listed(shards.take(order)) == [before[n] for n in order]
     gone = Dataset(out).documents().to_table(columns=["id"]).column("id").to_pylist()[::2]
-    done = builds.run("remove", out, *gone)
+    done = builds.run("remove", out, *gone, timeout_secs=300)
     assert done.returncode == 0, done.stderr
     with pytest.raises(DataError):
         shards.take(order)
