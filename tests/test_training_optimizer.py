@@ -274,7 +274,7 @@ def test_a_run_without_warmup_or_with_nothing_else_has_a_rate_for_each_step() ->
 
 
 def test_rows_that_ranks_cut_inside_of_blocks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_local", lambda tensor: tensor[:, :16])
+    monkeypatch.setattr(module, "own_share", lambda tensor: tensor[:, :16])
     with pytest.raises(ConfigError, match="rows of 16 elements of w; share layers between fewer ranks, or use bf16"):
         AdamW([("w", torch.zeros(8, 32))], Rule(moments="int8"), seed=0)
 

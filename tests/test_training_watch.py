@@ -93,12 +93,12 @@ def test_damaged_metrics_are_told_and_not_thrown_away(folder: RunFolder) -> None
 
 
 def test_a_line_says_what_there_is_to_say() -> None:
-    full = row(3, 1.23456, mfu_dense=0.5012, mfu_attended=0.4, memory_bytes=7_250_000_000, seconds=3600.0)
-    assert live_line(full, 30) == (
+    full = row(3, 1.23456, mfu_dense=0.5012, mfu_attended=0.4, memory_bytes=7_250_000_000)
+    assert live_line(full, 30, 3600.0) == (
         "step 3/30, loss 1.2346, norm 0.50, rate 1.00e-03, 256 tokens/s, MFU 50.1% dense, 40.0% attended, 7.2 GB, "
         "1 d 3 h left"
     )
-    assert live_line(row(3, None), 5) == (
+    assert live_line(row(3, None), 5, 0.1) == (
         "step 3/5, no label counted, norm 0.50, rate 1.00e-03, 256 tokens/s, 0 s left"
     )
 
@@ -135,10 +135,12 @@ def test_on_a_terminal_one_line_is_replaced(folder: RunFolder) -> None:
 
     terminal = Terminal()
     watch = watching(folder, reporter=terminal)
-    watch.row(row(1))
+    watch.row(row(1, seconds=30.0))
+    watch.row(row(2, seconds=10.0))
     watch.row(row(10))
     watch.close()
     assert "step 1/10" in out.getvalue()
+    assert "3 min left" in out.getvalue()  # 8 steps of 20 seconds, the mean
     assert "step 10/10" in out.getvalue()
     assert terminal.lines == []
 

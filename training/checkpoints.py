@@ -132,7 +132,7 @@ class Checkpoints:
         final = self._folder / name_of(step)
         temporary = final.with_name(TEMPORARY_PREFIX + final.name)
         self._consensus.first(lambda: self._begin(temporary))
-        future = dcp.async_save(
+        saving = dcp.async_save(
             dict(state),
             storage_writer=Writer(temporary, sync_files=True),
             async_stager=self._stager,
@@ -140,6 +140,7 @@ class Checkpoints:
             no_dist=self._group is None,
         )
         self._finished.clear()
+        future = saving if isinstance(saving, Future) else saving.upload_completion
         future.add_done_callback(lambda done: self._finish(done, temporary, final, record))
         if not self._settings.asynchronous:
             self.wait()

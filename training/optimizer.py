@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from torch.nn.utils import get_total_norm
 
 from codemill.errors import ConfigError
 from codemill.hashing import purpose_seed
@@ -83,8 +82,9 @@ def global_norm(gradients: Iterable[Tensor]) -> Tensor:
     """
     by_mesh: dict[object, list[Tensor]] = {}
     for gradient in gradients:
-        by_mesh.setdefault(gradient.device_mesh if isinstance(gradient, DTensor) else None, []).append(gradient)
-    norms = [get_total_norm([g.float() for g in some]) for some in by_mesh.values()]
+        norm = torch.linalg.vector_norm(gradient, dtype=torch.float32)
+        by_mesh.setdefault(norm.device_mesh if isinstance(norm, DTensor) else None, []).append(norm)
+    norms = [torch.linalg.vector_norm(torch.stack(some)) for some in by_mesh.values()]
     whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
     return torch.linalg.vector_norm(torch.stack(whole)) if len(whole) != 1 else whole[0]
 
@@ -111,17 +111,18 @@ class AdamW:
         step: updates finished before this one. rate: the learning rate. scale: what gradients are multiplied with (see
         `clip_scale`): a float, or a tensor of one element on the parameters' device, which the host does not wait for.
         """
-        ready = [slot for slot in self._slots if slot.parameter.grad is not None and _local(slot.parameter).numel()]
+        slots = [slot for slot in self._slots if own_share(slot.parameter).numel()]
+        ready = [(slot, gradient) for slot in slots if (gradient := slot.parameter.grad) is not None]
         if not ready:
             return
-        device = _local(ready[0].parameter).device
+        device = ready[0][0].key.device
         numbers, tables = self._numbers(step, rate, scale, device), _tables(device)
         with torch._dynamo.config.patch(recompile_limit=_COMPILED_SHAPES) if self._compile else nullcontext():
-            for slot in ready:
-                weights, gradient = _local(slot.parameter), _local(slot.parameter.grad)
-                states = {name: _local(state) for name, state in slot.states.items()}
+            for slot, gradient in ready:
+                weights = own_share(slot.parameter)
+                states = {name: own_share(state) for name, state in slot.states.items()}
                 key = slot.key + (step * _GOLDEN & _KEY_MASK)
-                self._update(weights, gradient, states, numbers, key, slot.place, tables, self.rule)
+                self._update(weights, own_share(gradient), states, numbers, key, slot.place, tables, self.rule)
 
     def _numbers(self, step: int, rate: float, scale: Tensor | float, device: torch.device) -> Tensor:
         """fp32[4]: what changes with the step; as a tensor, so that nothing is compiled anew for it."""
@@ -185,7 +186,7 @@ def _zero_moment(name: str, parameter: Tensor, moment: str, kept: str) -> dict[s
     whole = parameter.detach()
     if kept != "int8" or whole.dim() < 2 or whole.shape[-1] % BLOCK:
         return {moment: torch.zeros_like(whole, dtype=torch.bfloat16 if kept == "bf16" else torch.float32)}
-    local = _local(whole)
+    local = own_share(whole)
     if local.shape[-1] % BLOCK:
         raise ConfigError(
             f"optimizer.moments: int8 keeps a scale for each {BLOCK} elements of a row, but with tensor parallelism a "
@@ -205,7 +206,7 @@ def _shared_as(scales: Tensor, like: Tensor) -> Tensor:
     return DTensor.from_local(scales, like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def own_share(tensor: Tensor) -> Tensor:
     """A rank's own share. FSDP2 may exchange it for another before the first forward pass, so it is asked for anew."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from codemill.errors import RunError
 from codemill.pipeline.shards import Shards
@@ -36,7 +35,7 @@ from codemill.training.consensus import Consensus
 from codemill.training.flops import causal_pairs, peak_flops, step_flops, utilization
 from codemill.training.loader import Loader
 from codemill.training.model import Llama
-from codemill.training.optimizer import AdamW, Rule, clip_scale, global_norm, rate_at
+from codemill.training.optimizer import AdamW, Rule, clip_scale, global_norm, own_share, rate_at
 from codemill.training.parallel import Ranks, computed_in, distribute, join, leave
 from codemill.training.run_folder import RunFolder, describe
 from codemill.training.watch import WINDOW, Row, Sayer, Watch, why_diverged
@@ -323,7 +322,7 @@ class _Training:
 
 def _is_finite(tensor: Tensor) -> bool:
     """Whether all numbers of a rank's share are. Codes of 8-bit moments are, by themselves."""
-    share = tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    share = own_share(tensor).detach()
     return not share.is_floating_point() or bool(torch.isfinite(share).all())
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import statistics
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ class Watch:
         if self._live is not None:
             self._live.start()
         self._said, self._drawn = -math.inf, time.monotonic()
+        self._seconds: deque[float] = deque(maxlen=WINDOW)  # of the last steps that were reported
 
     def row(self, row: Row) -> None:
         """A step is finished."""
@@ -124,7 +126,8 @@ class Watch:
             for name, value in values.items():
                 if name != "step" and value is not None:
                     self._board.add_scalar(name, value, row.step)
-        line = live_line(row, self._steps)
+        self._seconds.append(row.seconds)
+        line = live_line(row, self._steps, statistics.fmean(self._seconds))
         now = time.monotonic()
         if self._live is not None:
             self._live.update(Text(line), refresh=True)
@@ -168,8 +171,8 @@ def _board(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def live_line(row: Row, steps: int) -> str:
-    """A step in a line of text, with the time that is left if all steps take as long as this one."""
+def live_line(row: Row, steps: int, seconds: float) -> str:
+    """A step in a line of text, with the time that is left if each of `steps` in all takes so many seconds."""
     loss = "no label counted" if row.loss is None else f"loss {row.loss:.4f}"
     parts = [f"step {row.step:,}/{steps:,}", loss, f"norm {row.gradient_norm:.2f}", f"rate {row.rate:.2e}"]
     parts.append(f"{row.tokens_per_second:,.0f} tokens/s")
@@ -177,7 +180,7 @@ def live_line(row: Row, steps: int) -> str:
         parts.append(f"MFU {100 * row.mfu_dense:.1f}% dense, {100 * row.mfu_attended:.1f}% attended")
     if row.memory_bytes is not None:
         parts.append(f"{row.memory_bytes / 1e9:.1f} GB")
-    return ", ".join([*parts, f"{_duration((steps - row.step) * row.seconds)} left"])
+    return ", ".join([*parts, f"{_duration((steps - row.step) * seconds)} left"])
 
 
 def _duration(seconds: float) -> str:
