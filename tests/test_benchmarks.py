@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 import sys
 from pathlib import Path
@@ -81,3 +83,47 @@ def test_the_memory_benchmark_prints_its_tables_and_fails_above_the_limit(capsys
     printed = capsys.readouterr().out
     assert printed.count("Memory of a build with 2 workers") == 1
     assert printed.count("By step") == 1
+
+
+def test_made_up_sequences_are_documents_that_end_where_their_sequence_does() -> None:
+    pytest.importorskip("torch")
+    from benchmarks.train import made_up
+    from codemill.training.presets import MODELS
+
+    batch = made_up(MODELS["tiny"], 512, 3, seed=4)
+    bounds = batch.layout.bounds.tolist()
+    assert {0, 512, 1024, 1536} <= set(bounds)
+    assert len(bounds) > 4
+    sizes = [end - start for start, end in itertools.pairwise(bounds)]
+    assert batch.attended_pairs == sum(size * (size + 1) // 2 for size in sizes)
+    tokens, labels = batch.tokens.flatten().tolist(), batch.labels.flatten().tolist()
+    last = {end - 1 for end in bounds[1:]}
+    assert [label == -100 for label in labels] == [place in last for place in range(1536)]
+    assert all(labels[place] == tokens[place + 1] for place in range(1536) if place not in last)
+    assert batch.valid == 1536 - len(last)
+
+
+@pytest.mark.slow
+def test_the_training_benchmark_compares_what_is_installed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    import training_runs as runs
+
+    from benchmarks import train
+
+    arguments = ["--steps", "1", "--step-tokens", "128", "--device", "cpu", "--one-process"]
+    train.main(["tiny@64", *arguments, "--set", "memory.checkpoint_activations=full"])
+    printed = capsys.readouterr().out
+    pattern = r"tiny@64 (\w+): 2 sequences at a time, .* kept, .*: [\d,]+ tokens/s, first loss ([\d.]+)"
+    found = dict(re.findall(pattern, printed))
+    assert list(found)[:2] == ["codemill", "transformers"]
+    assert "codemill: 2 sequences at a time, layers' inputs kept" in printed
+    assert all(float(loss) == pytest.approx(math.log(32_016), abs=0.3) for loss in found.values())
+    assert "torchtitan" in found or "tiny@64 torchtitan: " in printed
+    data = runs.dataset(tmp_path / "build", runs.documents(30))
+    train.main(["tiny@64", "tiny@128", *arguments, "--contenders", "codemill", "--data", str(data)])
+    printed = capsys.readouterr().out
+    assert re.search(r"tiny@64 codemill: .* tokens/s", printed)
+    assert re.search(r"tiny@128 codemill: .*; .*build has sequences of 64 tokens and 263 pieces", printed)

@@ -39,7 +39,8 @@ def share_layers(model: Llama, shape: ModelShape, mesh: DeviceMesh) -> None:
     Raises ConfigError where heads or hidden dimensions cannot be shared evenly.
     """
     _require_even_shares(shape, mesh.size())
-    for layer in model.model.layers:
+    layers: Any = model.model.layers
+    for layer in layers:
         parallelize_module(layer, mesh, _plan())
         for half in (layer.self_attn, layer.mlp):
             half.register_forward_pre_hook(_gather(mesh))
