@@ -16,32 +16,32 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import ray
+from ray.exceptions import RayError
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from codemill.errors import CodemillError, ConfigError, RunError
 from codemill.settings import nearest
+from codemill.training.board import Board, Worker
 from codemill.training.config import TrainConfig
 from codemill.training.trainer import train
+from codemill.training.watch import Sayer
 
 _FAILURES = 3
 _START_TRIES = 3  # of a cluster without room for the workers; each waits a minute (Ray's own choice is to try for ever)
 _LOOK_EVERY_SECS = 0.5
+_PREDECESSORS_SECS = 60
+_ANSWER_SECS = 20
+_VERDICT_SECS = 120  # more than it takes until every worker has answered or not
 _SETTINGS = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-class Sayer(Protocol):
-    """What messages go to."""
-
-    def say(self, line: str) -> None:
-        """One plain line."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def train_on_ray(config: TrainConfig, options: Sequence[str], reporter: Sayer) -
     os.environ |= _SETTINGS
     with _joined(settings) as notes:
         board = _board()
-        job = {"config": _absolute(config).model_dump(mode="json"), "board": board}
+        device = "cuda" if settings.gpus_per_worker else "cpu"
+        job = {"config": _absolute(config).model_dump(mode="json"), "board": board, "device": device}
         failures: Any = FailureConfig(max_failures=settings.max_failures)
         failures.controller_failure_limit = _START_TRIES
         work: Any = _work
@@ -213,31 +214,10 @@ def _absolute(config: TrainConfig) -> TrainConfig:
     return TrainConfig.model_validate(data)
 
 
-class _Board:
-    """An actor on the driver's machine where workers leave what the user is to read."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._error: CodemillError | None = None
-
-    def say(self, line: str) -> None:
-        self._lines.append(line)
-
-    def lines(self) -> list[str]:
-        """What was said since the last call."""
-        said, self._lines = self._lines, []
-        return said
-
-    def leave(self, error: CodemillError) -> None:
-        self._error = self._error or error
-
-    def error(self) -> CodemillError | None:
-        return self._error
-
-
 def _board() -> Any:
+    """A board on the driver's machine."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 @dataclass(frozen=True)
@@ -251,19 +231,44 @@ class _Told:
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
-    """In a worker: train. A worker that starts anew after an error of ours fails at once: it would come again."""
+    """In a worker: train, and leave an error of ours for the driver, which ends the run, or lets Ray Train start anew.
+
+    The worker waits for that, because Ray Train, which looks at workers too, would only see that they fail.
+    """
     board = job["board"]
-    if (error := ray.get(board.error.remote())) is not None:
-        raise error
+    _await_predecessors(board)
     try:
-        return train(TrainConfig.model_validate(job["config"]), _Told(board))
+        return train(TrainConfig.model_validate(job["config"]), _Told(board), device=job["device"])
     except CodemillError as error:
         ray.get(board.leave.remote(error))
+        time.sleep(_VERDICT_SECS)
         raise
 
 
+def _await_predecessors(board: Any) -> None:
+    """Workers of an earlier try may take a while to end; until then they hold the run's folder and the GPU's memory."""
+    group = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"  # made anew for each try
+    here = ray.get_runtime_context()
+    earlier = ray.get(board.arrive.remote(Worker(group, here.get_node_id(), os.getpid(), here.current_actor)))
+    end = time.monotonic() + _PREDECESSORS_SECS
+    while any(map(_is_alive, earlier)) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine still has what it had: a zombie has not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def _fit(trainer: TorchTrainer, board: Any, settings: Settings, reporter: Sayer) -> dict[str, Any]:
-    """Run Ray Train in a thread, so that Ctrl-C is ours, and pass on what workers say."""
+    """Run Ray Train in a thread, so that Ctrl-C is ours, and pass on what workers say.
+
+    An error of ours ends it at once, unless a worker was lost, which may be its cause: Ray Train would start all anew,
+    and the error would come again.
+    """
     outcome: list[Any] = []
 
     def run() -> None:
@@ -277,18 +282,27 @@ def _fit(trainer: TorchTrainer, board: Any, settings: Settings, reporter: Sayer)
     thread.start()
     while thread.is_alive():
         thread.join(_LOOK_EVERY_SECS)
-        for line in ray.get(board.lines.remote()):
+        lines, left = ray.get(board.read.remote())
+        for line in lines:
             reporter.say(line)
+        if left is not None and all(map(_answers, ray.get(board.actors.remote()))):
+            raise left
     [result] = outcome
-    if not isinstance(result, BaseException):
-        return result
-    raise _told(result, ray.get(board.error.remote()), settings) from result
+    if isinstance(result, BaseException):
+        raise _told(result, settings) from result
+    return result
 
 
-def _told(error: BaseException, left: CodemillError | None, settings: Settings) -> BaseException:
-    """What the user reads: an error of ours, or that workers were lost. Anything else is a bug, and stays as it is."""
-    if left is not None:
-        return left
+def _answers(actor: Any) -> bool:
+    """Whether a worker's process is there; it answers while it trains, and when training has ended, too."""
+    try:
+        return ray.get(actor.__ray_ready__.remote(), timeout=_ANSWER_SECS)
+    except RayError:
+        return False
+
+
+def _told(error: BaseException, settings: Settings) -> BaseException:
+    """What the user reads of lost workers, or of a cluster without room. Anything else is a bug, and stays as it is."""
     if isinstance(error, ControllerError):
         each = f"{settings.cpus_per_worker:g} CPUs and {settings.gpus_per_worker} GPUs"
         return RunError(

@@ -1,0 +1,139 @@
+"""Ray Train starts the ranks: the same losses, whoever is killed; what is wrong is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("torch", reason="needs PyTorch: pip install 'codemill[train]'")
+pytest.importorskip("ray.train", reason="needs Ray Train: pip install 'ray[train]'")
+
+import training_runs as runs
+from ray.cluster_utils import Cluster
+from ray.exceptions import ActorDiedError
+from ray.train import ControllerError, WorkerGroupError
+
+from codemill.errors import ConfigError, RunError
+from codemill.training.ray_launch import Settings, _require_gpus, _told, parse_options, train_on_ray
+
+STEPS, EVERY = 60, 10
+CHANGES = {"steps": STEPS, "checkpoint__every_steps": EVERY, "optimizer__rate": 1e-4}  # so that rounding stays small
+ROUNDING = 2e-5  # relative; sums in another order, fp32
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.dataset(tmp_path_factory.mktemp("data") / "build", runs.documents(60))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100_000_000})
+    yield head
+    head.shutdown()
+
+
+def kill_a_worker(run: Path) -> None:
+    """Once the run has its first checkpoint."""
+    while not list(run.glob("checkpoints/step-*")):
+        time.sleep(0.02)
+    workers = [one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(one.info["cmdline"])]
+    mine = [one for one in workers if psutil.Process() in one.parents()]
+    os.kill(min(mine, key=lambda one: one.pid).pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_two_workers_train_and_a_killed_one_costs_the_steps_since_the_last_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs.train_here(runs.config(data, tmp_path / "plain", **CHANGES).model_dump(mode="json"))
+    killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "run",), daemon=True)
+    killer.start()
+    lines = runs.Lines()
+    summary = train_on_ray(runs.config(data, Path("run"), **CHANGES), ["--num-workers=2"], lines)
+    killer.join()
+    assert summary["steps"] == STEPS
+    assert 0 < summary["resumed_from"] < STEPS
+    assert "a worker was lost; all start anew (2. time)" in lines.lines
+    assert f"going on from {tmp_path}/run/checkpoints/step-{summary['resumed_from']:08}" in lines.lines
+    assert [row[0] for row in runs.rows(tmp_path / "run")] == list(range(1, STEPS + 1))
+    assert runs.losses(tmp_path / "run") == pytest.approx(runs.losses(tmp_path / "plain"), rel=ROUNDING)
+
+
+def test_what_ray_says_of_lost_workers_and_of_too_small_clusters_is_told_in_our_words() -> None:
+    lost = ActorDiedError()
+    peers = RuntimeError("Connection closed by peer")
+    told = _told(WorkerGroupError("...", {0: peers, 3: lost}), Settings(max_failures=2))
+    assert isinstance(told, RunError)
+    assert "3 times a worker was lost, which is more often than --max-failures 2 allows" in str(told)
+    assert "the last were ranks 3 (" in str(told)
+    assert "the same command goes on from the last checkpoint" in str(told)
+    told = _told(ControllerError(TimeoutError("no room for 8 workers")), Settings(num_workers=8, gpus_per_worker=1))
+    assert isinstance(told, RunError)
+    assert "could not start 8 workers with 1 CPUs and 1 GPUs each: no room for 8 workers; lower" in str(told)
+    bug = WorkerGroupError("...", {0: KeyError("x"), 1: peers})
+    assert _told(bug, Settings()) is bug
+
+
+@pytest.mark.slow
+def test_an_error_of_ours_comes_out_of_a_cluster_as_it_is_and_nothing_is_tried_again(
+    data: Path, tmp_path: Path, cluster: Cluster
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").touch()
+    lines = runs.Lines()
+    with pytest.raises(ConfigError, match=r"run: holds other files \(thesis\.txt"):
+        train_on_ray(runs.config(data, tmp_path / "run"), [f"--address={cluster.address}"], lines)
+    assert not any("all start anew" in line for line in lines.lines)
+
+
+def test_gpus_that_this_machine_does_not_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
+    _require_gpus(Settings(num_workers=1, gpus_per_worker=1))
+    _require_gpus(Settings(num_workers=4))
+    with pytest.raises(ConfigError, match="2 workers with a GPU each were asked for, and this machine has 1; lower"):
+        _require_gpus(Settings(num_workers=2, gpus_per_worker=1))
+
+
+def test_options_are_read_as_ray_spells_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert parse_options([]) == Settings("local", 1, 0, 1, 3, None)
+    given = "--address=auto --num-workers 8 --use-gpu --cpus-per-worker=4.5 --max-failures=0 --storage-path=/shared"
+    assert parse_options(given.split()) == Settings("auto", 8, 1, 4.5, 0, "/shared")
+    assert parse_options(["--gpus-per-worker=1"]).gpus_per_worker == 1
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert parse_options([]).address == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--num-worker=2", "--num-worker: no such option; did you mean '--num-workers'"),
+        ("--num-workers=0", "argument --num-workers: 0: give a whole number of 1 or more"),
+        ("--num-workers=two", "argument --num-workers: two: give a whole number"),
+        ("--gpus-per-worker=2", "argument --gpus-per-worker: 2: a worker trains on one GPU"),
+        ("--use-gpu --gpus-per-worker=0", "not allowed with argument --use-gpu"),
+        ("--cpus-per-worker=0", "argument --cpus-per-worker: 0: give a number above 0"),
+        ("--cpus-per-worker=inf", "argument --cpus-per-worker: inf: give a number above 0"),
+        ("--max-failures=-1", "argument --max-failures: -1: give a whole number of 0 or more"),
+        ("--address=ray://head:10001", "does not run through a Ray client"),
+    ],
+)
+def test_wrong_options_are_told(options: str, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_options(options.split())
+    assert str(raised.value).startswith("--launcher ray: ")
+    assert told in str(raised.value)
+
+
+def test_a_cluster_needs_a_folder_that_all_its_machines_see(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--storage-path FOLDER"):
+        train_on_ray(runs.config(data, tmp_path), ["--address=10.0.0.1:6379", "--num-workers=2"], runs.Lines())
