@@ -220,7 +220,7 @@ def test_a_tiny_model_learns_100_documents_and_infills_their_middles_exactly(tmp
     sequences = len(Shards(str(build)))
     model = {"preset": "tiny", "dim": 48, "layers": 2, "heads": 4, "kv_heads": 4, "ffn_dim": 96}
     config = runs.config(
-        build, tmp_path / "run", steps=130, model=model,
+        build, tmp_path / "run", steps=115, model=model,
         batch={"tokens": 256 * sequences, "micro_sequences": sequences}, checkpoint={"every_steps": 1000},
         optimizer={"rate": 1.5e-2, "final_ratio": 0.1, "warmup_steps": 10, "weight_decay": 0.0},
     )  # fmt: skip
@@ -406,7 +406,7 @@ def test_the_losses_do_not_depend_on_packing(tmp_path: Path, monkeypatch: pytest
         build = runs.dataset(tmp_path / name, runs.documents(30, words=4), 128)
         sequences = sum(shard["sequences"] for shard in json.loads((build / "manifest.json").read_text())["shards"])
         config = runs.config(
-            build, tmp_path / f"run-{name}", batch__tokens=128 * sequences, data__restart_positions=restart
+            build, tmp_path / f"run-{name}", steps=4, batch__tokens=128 * sequences, data__restart_positions=restart
         )
         train(config, runs.Lines(), device="cpu")
         found.append((sequences, tmp_path / f"run-{name}"))
