@@ -106,7 +106,6 @@ def test_the_switches_reach_the_batches(one: list[tuple[Shards, float]]) -> None
 
 def test_every_epoch_sees_every_sequence_once_in_an_order_of_its_own(one: list[tuple[Shards, float]]) -> None:
     running = loader(one)
-    assert running.sequences_per_epoch == SIZES[0]
     seen = [number for step in range(3 * SIZES[0]) for _, number in numbers_of(running.step(step))]
     epochs = [seen[start : start + SIZES[0]] for start in range(0, len(seen), SIZES[0])]
     assert len(epochs) == 24
@@ -174,15 +173,6 @@ def test_shares_and_epochs_are_those_of_the_weights(several: list[tuple[Shards, 
     running = loader(several)
     seen = Counter(d for step in range(100) for d, _ in numbers_of(running.step(step)))
     assert all(abs(seen[d] - 800 * weight) < d + 1.1 for d, weight in enumerate(WEIGHTS))
-    assert running.epochs_before(100) == [seen[d] / size for d, size in enumerate(SIZES)]
-    assert running.epochs_before(0) == [0, 0, 0]
-    with pytest.raises(ConfigError, match="3 datasets with weights have no common epoch; say `steps`"):
-        running.steps(1)
-
-
-def test_steps_of_an_epoch_reach_every_sequence(one: list[tuple[Shards, float]]) -> None:
-    running = loader(one)
-    assert [running.steps(epochs) for epochs in (0.5, 1, 2, 8, 0.01)] == [7, 13, 26, 101, 1]
 
 
 @pytest.mark.parametrize(("world", "micro"), [(3, 1), (2, 8), (16, 1), (1, 3)])
@@ -240,7 +230,7 @@ def test_a_real_build_streams_its_own_sequences(tmp_path: Path, standard_library
     builds.build(builds.config(tmp_path / "config.yaml", tmp_path / "out", sources), "--workers", "1", timeout_secs=300)
     shards = Shards(str(tmp_path / "out"), check=True)
     with loader([(shards, 1.0)], micro_sequences=4) as running:
-        steps = [running.step(n) for n in range(running.steps(1))]
+        steps = [running.step(n) for n in range(-(-len(shards) // running.sequences_per_step))]
     tokens = torch.cat([batch.tokens for batches in steps for batch in batches])[: len(shards)]
     stored = shards.take(np.arange(len(shards))).input_ids
     assert sorted(map(bytes, tokens.numpy().astype(stored.dtype))) == sorted(map(bytes, stored))

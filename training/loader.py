@@ -21,7 +21,7 @@ import torch
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.shards import SequenceRows, Shards
 from codemill.training.batches import Batch, count_valid, in_order, make_batch, some_rows
-from codemill.training.order import choose, counts_before, quotas, sequence_at
+from codemill.training.order import choose, quotas, sequence_at
 
 _ALIKE = ("sequence_length", "tokenizer_sha256", "vocabulary_size", "special_tokens")
 
@@ -96,24 +96,6 @@ class Loader:
         """The sequences of a step over all ranks, in order: int64[n], the number of each one's dataset, and int64[n],
         its number in that dataset."""
         return self._sequences_at(self._positions(number, 0, 1))
-
-    @property
-    def sequences_per_epoch(self) -> int:
-        """Sequences in the dataset. Raises ConfigError where there are several: their epochs differ."""
-        if len(self.datasets) > 1:
-            raise ConfigError(
-                f"epochs: {len(self.datasets)} datasets with weights have no common epoch; say `steps` instead"
-            )
-        return len(self.datasets[0])
-
-    def steps(self, epochs: float) -> int:
-        """Steps in which every sequence is seen `epochs` times (the last step may go on into the next epoch)."""
-        return -(-round(epochs * self.sequences_per_epoch) // self.sequences_per_step)
-
-    def epochs_before(self, number: int) -> list[float]:
-        """How often each dataset was gone through before a step begins."""
-        counts = counts_before(number * self.sequences_per_step, self._quotas)
-        return [count / len(shards) for count, shards in zip(counts, self.datasets, strict=True)]
 
     def close(self) -> None:
         """End the threads; they finish what they are at."""

@@ -69,20 +69,6 @@ def choose(positions: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.nd
     return dataset, running
 
 
-def counts_before(position: int, places: np.ndarray) -> list[int]:
-    """How many of the positions below a global position belong to each dataset, in closed form.
-
-    places: int64[datasets], the `quotas`.
-    """
-    block, rest = divmod(position, BLOCK)
-    left, counts = BLOCK, []
-    for quota in places.tolist():
-        before = rest * quota // left
-        counts.append(block * quota + before)
-        rest, left = rest - before, left - quota
-    return counts
-
-
 def sequence_at(running: np.ndarray, sequences: int, seed: int, dataset: int) -> np.ndarray:
     """int64[n]: the sequence, 0..sequences - 1, that each running number of a dataset stands for.
 

@@ -94,7 +94,7 @@ class ModelShape:
 
     @classmethod
     def from_hf_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """The shape that a config.json of LlamaForCausalLM describes; `tie_word_embeddings` is left to who reads weights.
+        """The shape that a config.json of LlamaForCausalLM describes; `tie_word_embeddings` is for readers of weights.
 
         Raises ConfigError, naming the key, for anything that this model is not: another architecture, RoPE scaling,
         biases, another activation, a head dimension of its own.

@@ -43,7 +43,7 @@ def share_layers(model: Llama, shape: ModelShape, mesh: DeviceMesh) -> None:
     for layer in layers:
         parallelize_module(layer, mesh, _plan())
         for half in (layer.self_attn, layer.mlp):
-            half.register_forward_pre_hook(_gather(mesh))
+            half.register_forward_pre_hook(_gather(mesh))  # type: ignore[union-attr]
     for module in model.modules():
         _replicate(module, mesh)
     _share_tokens(model, mesh)
