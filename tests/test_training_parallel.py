@@ -66,10 +66,14 @@ def batch(rows: slice = slice(None)) -> tuple[Tensor, Layout, Tensor, int]:
 
 @dataclass
 class Outcome:
-    """Of a few steps of gradient descent: the loss of each, the gradients of the first, as one process has them."""
+    """Of a few steps of gradient descent: the loss of each, the gradients of the first, as one process has them.
+
+    initial: the sum of each parameter's numbers, weighed by their places, before the first step.
+    """
 
     losses: list[float]
     gradients: dict[str, Tensor]
+    initial: dict[str, float]
     shares: dict[str, int]  # parameter -> how many of its numbers this rank holds
     logits: Tensor
     names: list[str]
@@ -85,6 +89,7 @@ def trained(ranks: parallel.Ranks, settings: TrainConfig) -> Outcome:
     model.to_empty(device=ranks.device)
     model.init_weights(0)
     shares = {name: _local(p).numel() for name, p in model.named_parameters()}
+    initial = {name: _weighed(_whole(p.detach())) for name, p in model.named_parameters()}
     size = ROWS // ranks.data_world
     tokens, layout, labels, valid = batch(slice(ranks.data_rank * size, (ranks.data_rank + 1) * size))
     losses: list[float] = []
@@ -103,7 +108,11 @@ def trained(ranks: parallel.Ranks, settings: TrainConfig) -> Outcome:
             parameter.grad = None
     with torch.no_grad():
         logits = model(tokens, layout)
-    return Outcome(losses, gradients, shares, logits, list(model.state_dict()))
+    return Outcome(losses, gradients, initial, shares, logits, list(model.state_dict()))
+
+
+def _weighed(tensor: Tensor) -> float:
+    return float(tensor.double().flatten() @ torch.arange(1, tensor.numel() + 1, dtype=torch.float64))
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -207,6 +216,15 @@ def test_ranks_share_all_parameters(outcomes: dict[str, list[Outcome]], name: st
         assert sum(held) == size * (1 if matrix else tensor)
         rows = -(-(size // SHAPE.dim if "layers" not in parameter and "norm" not in parameter else size) // data)
         assert max(held) <= (rows * SHAPE.dim if size == 301 * SHAPE.dim else -(-size // data))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MESHES)
+def test_initial_weights_do_not_depend_on_ranks(
+    outcomes: dict[str, list[Outcome]], alone: dict[str, Outcome], name: str
+) -> None:
+    """Each rank keeps its share of what it has drawn whole."""
+    assert all(found.initial == alone["fp32"].initial for found in outcomes[name])
 
 
 @pytest.mark.slow

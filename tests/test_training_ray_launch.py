@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,7 +23,7 @@ from ray.exceptions import ActorDiedError
 from ray.train import ControllerError, WorkerGroupError
 
 from codemill.errors import ConfigError, RunError
-from codemill.training.ray_launch import Settings, _require_gpus, _told, parse_options, train_on_ray
+from codemill.training.ray_launch import Settings, _fit, _require_gpus, _told, parse_options, train_on_ray
 
 STEPS, EVERY = 60, 10
 CHANGES = {"steps": STEPS, "checkpoint__every_steps": EVERY, "optimizer__rate": 1e-4}  # so that rounding stays small
@@ -93,6 +95,44 @@ def test_an_error_of_ours_comes_out_of_a_cluster_as_it_is_and_nothing_is_tried_a
     with pytest.raises(ConfigError, match=r"run: holds other files \(thesis\.txt"):
         train_on_ray(runs.config(data, tmp_path / "run"), [f"--address={cluster.address}"], lines)
     assert not any("all start anew" in line for line in lines.lines)
+
+
+class Remote:
+    """A method of an actor."""
+
+    def __init__(self, method: Any) -> None:
+        self.remote = method
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_an_error_that_a_lost_worker_may_have_caused_is_left_to_rays_next_try(
+    monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """Such as of a checkpoint that could not be written, because a rank was gone."""
+    told, ended = threading.Event(), threading.Event()
+
+    def ready() -> bool:
+        told.set()
+        if lost:
+            raise ActorDiedError
+        return True
+
+    def fit() -> Any:
+        told.wait()
+        ended.wait(0 if lost else 30)
+        return types.SimpleNamespace(return_value={"steps": 8})
+
+    actor = types.SimpleNamespace(__ray_ready__=Remote(ready))
+    board = types.SimpleNamespace(read=Remote(lambda: ([], RunError("no checkpoint"))), actors=Remote(lambda: [actor]))
+    trainer: Any = types.SimpleNamespace(fit=fit)
+    monkeypatch.setattr("ray.get", lambda value, timeout=None: value)
+    lines = runs.Lines()
+    if lost:
+        assert _fit(trainer, board, Settings(), lines) == {"steps": 8}
+    else:
+        with pytest.raises(RunError, match="no checkpoint"):
+            _fit(trainer, board, Settings(), lines)
+    ended.set()
 
 
 def test_gpus_that_this_machine_does_not_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

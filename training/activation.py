@@ -12,6 +12,7 @@ A layer keeps its class and its parameters their names: only its `forward` is re
 from __future__ import annotations
 
 import functools
+import logging
 from collections import Counter
 from typing import Any, Literal
 
@@ -32,6 +33,9 @@ _KEPT = (
     "_c10d_functional.reduce_scatter_tensor.default",
 )
 _KEPT_HIGHER_ORDER = ("flex_attention", "inductor_compiled_code")
+
+# Where torch.compile meets selective checkpointing, it warns each rank's user of operations in place. A layer has none.
+logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
 
 
 @functools.cache

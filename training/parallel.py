@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from codemill.errors import ConfigError
 from codemill.training.activation import checkpoint_layer
@@ -185,7 +185,15 @@ def share_of(whole: Tensor, like: Tensor) -> Tensor:
     whole: the global value, on any device and of any dtype. like: a parameter. Returns what `like.copy_` takes: a
     DTensor placed as `like` is where that is one, else `whole` itself, on the device and with the dtype of `like`.
     """
-    moved = whole.to(device=like.device, dtype=like.dtype)
     if not isinstance(like, DTensor):
-        return moved
-    return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
+        return whole.to(device=like.device, dtype=like.dtype)
+    mesh, share = like.device_mesh, whole
+    # "tensor" first: FSDP2 shares what a tensor rank has. DTensor calls that _StridedShard; its own function for
+    # cutting tensors, distribute_tensor, did not always know it.
+    for dimension in reversed(range(mesh.ndim)):
+        along = getattr(like.placements[dimension], "dim", None)
+        if along is not None:
+            parts, own = share.chunk(mesh.size(dimension), along), mesh.get_local_rank(dimension)
+            share = parts[own] if own < len(parts) else share.narrow(along, 0, 0)
+    share = share.to(device=like.device, dtype=like.dtype)
+    return DTensor.from_local(share, mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride())
