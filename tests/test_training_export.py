@@ -131,6 +131,8 @@ def test_every_tensor_is_there_to_the_bit(tmp_path, run, model, dtype, shard_byt
         assert found[name].dtype == kind
         assert torch.equal(found[name], parameter.detach().to(kind)), name
     assert told["files"] == {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
+    for name in files:  # tensors begin at a multiple of 8 bytes, as in files of the library
+        assert int.from_bytes((tmp_path / "out" / name).read_bytes()[:8], "little") % 8 == 0
     if len(files) > 1:
         assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
         for name in files:

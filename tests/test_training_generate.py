@@ -23,6 +23,7 @@ from codemill.tokenize.model import TokenizerModel
 from codemill.training.attention import Layout
 from codemill.training.checkpoints import OpenedModel, open_model
 from codemill.training.generate import complete, complete_texts, infill, infill_texts, run_generate
+from codemill.training.kv_cache import KVCache
 from codemill.training.model import Llama
 from codemill.training.presets import ModelShape
 from codemill.training.sampling import Sampling, uniform
@@ -117,17 +118,17 @@ def test_greedy_tokens_are_those_of_transformers(tmp_path, kv_heads, theta):
     theirs = lively(transformers.LlamaForCausalLM(config))
     theirs.save_pretrained(tmp_path)
     ours = open_model(tmp_path, "cpu", torch.float32)
-    prompts = some_prompts(8, 200)
-    found = complete(ours, prompts, max_new_tokens=30, stop={2, 5})
+    prompts, stops = some_prompts(6, 200), set(range(2, 10))
+    found = complete(ours, prompts, max_new_tokens=24, stop=stops)
     for prompt, each in zip(prompts, found, strict=True):
         expected = theirs.generate(
-            torch.tensor(prompt)[None], max_new_tokens=30, do_sample=False, eos_token_id=[2, 5], pad_token_id=0
+            torch.tensor(prompt)[None], max_new_tokens=24, do_sample=False, eos_token_id=sorted(stops), pad_token_id=0
         )[0, len(prompt) :].tolist()
-        stopped = expected[-1] in (2, 5)
+        stopped = expected[-1] in stops
         assert each.ids.tolist() == (expected[:-1] if stopped else expected)
         assert each.finished == ("stop" if stopped else "length")
-    assert len({each.ids.tobytes() for each in found}) > 4  # they do say something
-    assert {each.finished for each in found} == {"stop", "length"}
+    assert len({each.ids.tobytes() for each in found}) > 3  # they do say something
+    assert "stop" in {each.finished for each in found}
 
 
 def test_sampled_tokens_are_those_of_a_walk_through_each_distribution(opened):
@@ -155,11 +156,11 @@ def test_logprobs_are_of_the_model_not_of_the_sampling(opened):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
-@pytest.mark.parametrize(("cache", "prefill"), [(1, 2048), (1 << 32, 1), (1 << 32, 60), (80_000, 16)])
-def test_a_prompt_is_completed_alike_in_any_company(opened, monkeypatch, temperature, cache, prefill):
+@pytest.mark.parametrize(("memory", "prefill"), [(1, 2048), (1 << 32, 1), (1 << 32, 60), (80_000, 16)])
+def test_a_prompt_is_completed_alike_in_any_company(opened, monkeypatch, temperature, memory, prefill):
     prompts = some_prompts(6, 300)
     expected = complete(opened, prompts, 16, temperature=temperature, stop={5, 9})
-    monkeypatch.setattr("codemill.training.completion.CACHE_BYTES", cache)
+    monkeypatch.setattr("codemill.training.completion.BATCH_BYTES", memory)
     monkeypatch.setattr("codemill.training.completion.PREFILL_TOKENS", prefill)
     found = complete(opened, prompts, 16, temperature=temperature, stop={5, 9})
     for one, other in zip(expected, found, strict=True):
@@ -167,6 +168,25 @@ def test_a_prompt_is_completed_alike_in_any_company(opened, monkeypatch, tempera
         assert one.finished == other.finished
         assert np.allclose(one.logprobs, other.logprobs, rtol=1e-3, atol=1e-4)
     assert len({each.ids.tobytes() for each in found}) > 3
+
+
+def test_no_more_prompts_are_worked_on_together_than_there_is_room_for(opened, monkeypatch):
+    made: list[tuple[int, int]] = []
+
+    class Cache(KVCache):
+        def __init__(self, shape, rows, capacity, *others):
+            made.append((rows, capacity))
+            super().__init__(shape, rows, capacity, *others)
+
+    monkeypatch.setattr("codemill.training.completion.KVCache", Cache)
+    monkeypatch.setattr("codemill.training.completion.BATCH_BYTES", 150_000)
+    prompts = some_prompts(30, 300, longest=80)
+    complete(opened, prompts, 10, stop=set())
+    assert sum(rows for rows, _ in made) == 30
+    assert max(rows for rows, _ in made) > 3
+    # a token has keys and values, in 2 layers, of 2 heads of 8 dimensions, 4 bytes each
+    assert all(rows * capacity * 2 * 2 * 2 * 8 * 4 + rows * 48 * 304 <= 150_000 for rows, capacity in made)
+    assert [capacity for _, capacity in made] == sorted((capacity for _, capacity in made), reverse=True)
 
 
 def test_seeds_and_places_in_the_list_have_draws_of_their_own(opened):
@@ -392,6 +412,14 @@ def test_text_may_be_heard_as_it_is_made(folder, asked):
     found = run_generate(folder, **asked, sampling=Sampling(30), mode="spm", listen=heard.append)
     assert "".join(heard) == found["outputs"][0]["text"]
     assert len([piece for piece in heard if piece]) > 5
+
+
+def test_what_was_held_back_is_heard_in_the_end(tokenizer, monkeypatch):
+    """The first byte of a character might go on; when the model stops behind it, it is told after all."""
+    monkeypatch.setattr("codemill.training.generate.open_model", lambda *_: writing(tokenizer, b"a\xc3"))
+    heard: list[str] = []
+    found = run_generate("anywhere", ["x"], sampling=Sampling(), listen=heard.append)
+    assert "".join(heard) == found["outputs"][0]["text"] == "a\ufffd"
 
 
 def test_several_texts_are_not_told_as_they_are_made(folder):

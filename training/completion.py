@@ -25,8 +25,9 @@ from codemill.training.sampling import Sampling, choose_tokens, uniform
 Finished = Literal["stop", "length"]
 Listener = Callable[[int, list[int]], None]
 
-CACHE_BYTES = 4 << 30  # of keys and values of the prompts that are worked on together; one prompt may have more
+BATCH_BYTES = 4 << 30  # of keys, values and logits of the prompts that are worked on together; one may have more
 PREFILL_TOKENS = 2048  # that are read at a time, of all prompts together
+_CHOICE_BYTES = 48  # of a row and a token of the vocabulary, while one is chosen: logits, and four times 8 for sorting
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,19 @@ def _require_prompt(opened: OpenedModel, number: int, prompt: np.ndarray) -> Non
 
 
 def _batches(opened: OpenedModel, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Rows that are worked on together: about as long as each other, no more than `CACHE_BYTES` have room for."""
+    """Rows that are worked on together: about as long as each other, and no more than `BATCH_BYTES` have room for."""
     shape = opened.shape
     itemsize = next(opened.model.parameters()).dtype.itemsize
     place = 2 * shape.layers * shape.kv_heads * shape.head_dim * itemsize  # bytes of one token's keys and values
     batch: list[_Row] = []
+    room = 0
     for row in sorted(rows, key=lambda row: -len(row.prompt)):
-        if batch and (len(batch) + 1) * _capacity([*batch, row]) * place > CACHE_BYTES:
+        room = max(room, row.room)
+        longest = len(batch[0].prompt) if batch else 0
+        bytes_each = (longest + room) * place + _CHOICE_BYTES * shape.vocabulary_size
+        if batch and (len(batch) + 1) * bytes_each > BATCH_BYTES:
             yield batch
-            batch = []
+            batch, room = [], row.room
         batch.append(row)
     if batch:
         yield batch
@@ -147,11 +152,10 @@ class _Batch:
                 raise RunError("the model's logits are not finite; its weights are broken: take another checkpoint")
             tokens = self._choose(logits, place)
             self._take(tokens.tolist(), logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0].tolist())
-            going = [row.finished is None for row in self._rows]
-            if not any(going):
+            if all(row.finished for row in self._rows):
                 return
             logits = self._model.forward_cached(tokens[:, None], self._cache, lengths)[:, 0]
-            lengths += torch.tensor(going, device=self._device)
+            lengths += 1
 
     def _read_prompts(self) -> torch.Tensor:
         """float32[B, V]: the logits behind each prompt. Prompts are padded to the right, and read some columns of all
