@@ -214,7 +214,8 @@ def test_a_run_that_comes_by_a_damaged_checkpoint_writes_it_anew(
 ) -> None:
     writer = make(every_steps=1, keep=1)
     for step in (1, 2, 3):
-        (folder / name_of(step)).mkdir()  # of a disk that lost its files
+        (folder / name_of(step)).mkdir()  # of a disk that lost files
+        (folder / name_of(step) / "model.json").touch()
     writer.save(2, state(2), RECORD)
     writer.close()
     assert [step_of(path) for path in listed(folder)] == [3, 2]  # 3 is not there yet, and not ours to remove
