@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import shutil
 import socket
@@ -14,7 +15,7 @@ import sys
 import types
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from multiprocessing import connection
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ pytest.importorskip("torch", reason="needs PyTorch: pip install 'codemill[train]
 
 import torch
 import torch.distributed as dist
+import training_runs as runs
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
@@ -140,30 +142,40 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def rank_of_four(number: int, ports: list[int], folder: Path) -> None:
-    """Join every run in turn; where a run has two ranks, ranks 2 and 3 make another one like it."""
-    torch.set_num_threads(1)
+def rank_of_four(number: int, ports: list[int]) -> bytes:
+    """Join every run in turn; where a run has two ranks, ranks 2 and 3 make another one like it. Run -> outcome, saved:
+    tensors themselves would be sent as memory that ends with the process."""
+    outcomes = {}
     for place, (name, ((data, tensor), sections)) in enumerate(RUNS.items()):
         world = data * tensor
         rank, port = number % world, ports[2 * place + number // world]
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         ranks = join("cpu", tensor)
-        outcome = trained(ranks, config(**sections, parallel={"tensor": tensor}))
+        outcomes[name] = trained(ranks, config(**sections, parallel={"tensor": tensor}))
         leave(ranks)
-        if number < world:
-            torch.save(outcome, folder / f"{name} {rank}.pt")
+    saved = io.BytesIO()
+    torch.save(outcomes, saved)
+    return saved.getvalue()
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Outcome]]:
+def outcomes() -> dict[str, list[Outcome]]:
     """Run -> outcome of each of its ranks."""
-    folder = tmp_path_factory.mktemp("outcomes")
-    torch.multiprocessing.spawn(rank_of_four, (free_ports(2 * len(RUNS)), folder), nprocs=4)
-    return {
-        name: [torch.load(folder / f"{name} {rank}.pt", weights_only=False) for rank in range(data * tensor)]
-        for name, ((data, tensor), _) in RUNS.items()
-    }
+    ports = free_ports(2 * len(RUNS))
+    started = [runs.start(rank_of_four, number, ports) for number in range(4)]
+    try:
+        waiting = {pipe: process for process, pipe in started}
+        found: dict[Any, dict[str, Outcome]] = {}
+        while waiting:
+            for pipe in connection.wait(list(waiting)):
+                saved = io.BytesIO(runs.outcome(waiting.pop(pipe), pipe))
+                found[pipe] = torch.load(saved, weights_only=False)
+    finally:
+        for process, _ in started:
+            process.kill()  # where one failed, the others wait for it
+    ranks = [found[pipe] for _, pipe in started]
+    return {name: [rank[name] for rank in ranks[: data * tensor]] for name, ((data, tensor), _) in RUNS.items()}
 
 
 @pytest.fixture(scope="module")
