@@ -33,14 +33,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codemill.errors import ConfigError
 from codemill.training import parallel
 from codemill.training.activation import checkpoint_layer
-from codemill.training.attention import Layout
+from codemill.training.attention import Layout, choose
 from codemill.training.config import TrainConfig
 from codemill.training.fp8 import convert_layers
 from codemill.training.loss import IGNORED
 from codemill.training.model import Llama
 from codemill.training.parallel import distribute, join, leave
 from codemill.training.presets import ModelShape
-from codemill.training.tensor_parallel import share_layers
+from codemill.training.tensor_parallel import _share_tokens, share_layers
 
 # 301 pieces, which no number of ranks divides; grouped-query attention with a KV head for each of two ranks.
 SHAPE = ModelShape(vocabulary_size=301, dim=32, layers=2, heads=4, kv_heads=2, ffn_dim=48)
@@ -94,10 +94,12 @@ def trained(ranks: parallel.Ranks, settings: TrainConfig) -> Outcome:
     initial = {name: _weighed(_whole(p.detach())) for name, p in model.named_parameters()}
     size = ROWS // ranks.data_world
     tokens, layout, labels, valid = batch(slice(ranks.data_rank * size, (ranks.data_rank + 1) * size))
+    tokens, layout, labels = (x.to(ranks.device) for x in (tokens, layout, labels))
+    attention = choose("auto", ranks.device)
     losses: list[float] = []
     gradients: dict[str, Tensor] = {}
     for _ in range(STEPS):
-        loss = model(tokens, layout, labels, "plain", 10)
+        loss = model(tokens, layout, labels, attention, 10)
         (loss / valid).backward()
         total = loss.detach().double()
         if ranks.mesh is not None:
@@ -109,7 +111,7 @@ def trained(ranks: parallel.Ranks, settings: TrainConfig) -> Outcome:
                 parameter.add_(parameter.grad.to(parameter.dtype), alpha=-RATE)
             parameter.grad = None
     with torch.no_grad():
-        logits = model(tokens, layout)
+        logits = model(tokens, layout, None, attention)
     return Outcome(losses, gradients, initial, shares, logits, list(model.state_dict()))
 
 
@@ -268,6 +270,17 @@ def test_bf16_products_take_their_weights_from_fp32_and_leave_fp32_gradients(
         assert {gradient.dtype for gradient in found.gradients.values()} == {torch.bfloat16}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", ["none", "selective", "full"])
+@pytest.mark.parametrize("master", ["fp32", "bf16"])
+def test_one_gpu_trains_in_bf16_as_the_cpu_does(alone: dict[str, Outcome], kind: str, master: str) -> None:
+    ranks = join("cuda", 1)
+    found = trained(ranks, config(memory={"checkpoint_activations": kind}, precision={"master": master}))
+    leave(ranks)
+    assert found.losses == pytest.approx(alone["bf16"].losses, rel=2e-2)
+
+
 # Activation checkpointing
 
 
@@ -392,6 +405,15 @@ def test_a_model_that_ranks_cannot_share_evenly_is_refused(changed: dict[str, in
     mesh: Any = types.SimpleNamespace(size=lambda: 2)
     with pytest.raises(ConfigError, match=rf"parallel\.tensor: 2 ranks cannot share the model's {named} evenly"):
         share_layers(model, model.shape, mesh)
+
+
+def test_sequences_that_ranks_cannot_share_evenly_are_refused() -> None:
+    model = Llama(SHAPE)
+    mesh: Any = types.SimpleNamespace(size=lambda: 2, get_local_rank=lambda: 0)
+    _share_tokens(model, mesh)
+    tokens = torch.zeros(1, 15, dtype=torch.int64)
+    with pytest.raises(ConfigError, match="2 ranks cannot share sequences of 15 tokens evenly"):
+        model(tokens, Layout.of([[15]]), tokens)
 
 
 def test_the_number_of_ranks_must_be_a_multiple_of_those_that_share_layers(monkeypatch: pytest.MonkeyPatch) -> None:
