@@ -235,7 +235,7 @@ def test_beside_the_model_no_more_than_a_tensor_is_in_memory(tmp_path):
     stop.set()
     watcher.join()
     assert peak > 0
-    assert peak - before < 30e6, (peak, before)
+    assert peak - before < 60e6, (peak, before)  # a second copy of the model would be 218 MB
 
 
 def test_the_shape_is_that_of_the_real_config(tmp_path):
