@@ -116,6 +116,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "old scaling": ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "RoPE scaling of type 'linear'"),
     "llama 3": ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "RoPE scaling of type 'llama3'"),
     "new scaling": ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "RoPE scaling of type 'yarn'"),
+    "scaling in one of two": (
+        {"rope_scaling": {"type": "dynamic"}, "rope_parameters": {"rope_type": "default"}},
+        "RoPE scaling of type 'dynamic'",
+    ),
     "odd scaling": ({"rope_scaling": "linear"}, "must have mappings for RoPE's settings; got ['linear'"),
     "head dimension": ({"head_dim": 64}, "head_dim 64; only hidden_size / num_attention_heads, 128,"),
     "size of another type": ({"hidden_size": "4096"}, "dim must be a whole number of 1 or more; got '4096'"),

@@ -19,11 +19,13 @@ import torch
 import training_runs as runs
 from oracles import small_build
 
-from codemill.errors import ConfigError, RunError
+from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.shards import Shards
+from codemill.tokenize import modelproto
+from codemill.tokenize.train import train_bpe
 from codemill.training import trainer as module
 from codemill.training.checkpoint_reader import listed, step_of
-from codemill.training.checkpoints import model_state, open_model
+from codemill.training.checkpoints import model_state, open_model, require_same_tokenizer
 from codemill.training.config import TrainConfig, make_plan
 from codemill.training.generate import infill
 from codemill.training.loader import Loader
@@ -374,6 +376,29 @@ def test_a_run_may_begin_with_a_checkpoint(data: Path, plain: Path, tmp_path: Pa
     one, other = (model_state(open_model(run, "cpu", torch.float32).model) for run in (plain, tmp_path / "run"))
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-7)
+
+
+def test_a_model_of_another_tokenizer_is_refused_and_one_with_more_pieces_is_not(
+    tmp_path: Path, small_model: Path, standard_library: list[Path]
+) -> None:
+    texts = pa.array([path.read_text("utf-8", "replace") for path in standard_library[60:80]], pa.large_string())
+    [own, other] = small_model.read_bytes(), train_bpe(texts, 2000, 0.99995)
+    assert own != other
+    (tmp_path / "config.json").write_text("{}")
+    require_same_tokenizer(tmp_path, own)  # nobody can tell
+    file = tmp_path / "tokenizer.model"
+    file.write_bytes(other)
+    with pytest.raises(DataError, match=r"init: .*tokenizer\.model is not the tokenizer .*: piece \d+ is '"):
+        require_same_tokenizer(tmp_path, own)
+    file.write_bytes(own + piece("more"))
+    assert modelproto.parse(file.read_bytes()).pieces == [*modelproto.parse(own).pieces, "more"]
+    require_same_tokenizer(tmp_path, own)
+
+
+def piece(text: str) -> bytes:
+    """A field `pieces` of SentencePiece's ModelProto: its text alone."""
+    inner = b"\x0a" + bytes([len(text)]) + text.encode()
+    return b"\x0a" + bytes([len(inner)]) + inner
 
 
 def test_steps_in_which_no_label_counts_change_nothing(

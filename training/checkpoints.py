@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 import codemill
 from codemill.errors import DataError, RunError
+from codemill.tokenize import modelproto
 from codemill.tokenize.model import TokenizerModel
 from codemill.training import weights
 from codemill.training.checkpoint_reader import (
@@ -278,6 +279,24 @@ def read_shape(path: str | Path) -> ModelShape:
     """The shape of a model that `find_model` finds."""
     folder = find_model(path)
     return read_model_file(folder)[0] if (folder / RECORD).exists() else weights.read_shape(folder)
+
+
+def require_same_tokenizer(path: str | Path, tokenizer: bytes) -> None:
+    """Raise DataError where a model's tokenizer is not the data's: its weights would be read for other pieces.
+
+    path: of a model that `find_model` finds; one without a tokenizer.model is taken as it is. tokenizer: the data's
+    model file. One may have more pieces behind the other's, as Code Llama's has behind Llama 2's.
+    """
+    file = find_model(path) / TOKENIZER
+    if not file.exists() or file.read_bytes() == tokenizer:
+        return
+    own, wanted = (modelproto.parse(content).pieces for content in (file.read_bytes(), tokenizer))
+    for place, (one, other) in enumerate(zip(own, wanted, strict=False)):
+        if one != other:
+            raise DataError(
+                f"init: {file} is not the tokenizer that the shards were made with: piece {place} is {one!r} in it and "
+                f"{other!r} in theirs; build the data with `tokenizer: {{model: {file}}}`"
+            )
 
 
 def load_weights(model: Llama, path: str | Path, group: dist.ProcessGroup | None = None) -> None:

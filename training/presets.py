@@ -146,14 +146,14 @@ def _theta(config: Mapping[str, Any]) -> float:
     told = [config.get(key) or {} for key in ("rope_scaling", "rope_parameters")]
     if not all(isinstance(rope, Mapping) for rope in told):
         raise ConfigError(f"the model's config.json must have mappings for RoPE's settings; got {told!r}")
-    rope = {**told[0], **told[1]}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ConfigError(
-            f"the model's config.json has RoPE scaling of type {kind!r}, which cannot be trained here; take a model "
-            "without, and set model.theta for longer contexts"
-        )
-    return rope.get("rope_theta", config.get("rope_theta", _HF_THETA))
+    for rope in told:
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise ConfigError(
+                f"the model's config.json has RoPE scaling of type {kind!r}, which cannot be trained here; take a "
+                "model without, and set model.theta for longer contexts"
+            )
+    return {**told[0], **told[1]}.get("rope_theta", config.get("rope_theta", _HF_THETA))
 
 
 # 7b to 70b: Meta's llama/model.py and the Hugging Face configs of Code Llama. 1b: TinyLlama (arXiv 2401.02385). small

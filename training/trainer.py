@@ -29,7 +29,14 @@ from codemill.errors import RunError
 from codemill.pipeline.shards import Shards
 from codemill.training.attention import choose
 from codemill.training.batches import Batch
-from codemill.training.checkpoints import Checkpoints, load_weights, model_files, model_state, read_shape
+from codemill.training.checkpoints import (
+    Checkpoints,
+    load_weights,
+    model_files,
+    model_state,
+    read_shape,
+    require_same_tokenizer,
+)
 from codemill.training.config import Plan, TrainConfig, make_plan
 from codemill.training.consensus import Consensus
 from codemill.training.flops import causal_pairs, peak_flops, step_flops, utilization
@@ -87,6 +94,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, reporter: Sayer, fresh: bool, st
     if done:
         say(f"going on from {checkpoints.newest}")
     elif config.init is not None:
+        require_same_tokenizer(config.init, first.tokenizer_model())
         load_weights(model, config.init, consensus.group)
     else:
         model.init_weights(config.output.seed)
