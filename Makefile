@@ -32,7 +32,7 @@ demo: $(READY)
 	@echo
 	$(BIN)/codemill verify $(DEMO)
 	@echo
-	$(BIN)/codemill train examples/demo-train.yaml --set data.datasets.0.path=$(DEMO) --set output.path=$(MODEL)
+	$(BIN)/codemill train examples/demo-train.yaml --fresh --set data.datasets.0.path=$(DEMO) --set output.path=$(MODEL)
 	@echo
 	$(BIN)/codemill generate $(MODEL) --prefix 'def add(self, ' --suffix "$$(printf '):\n        return self')" --max-new-tokens 16
 	@echo; echo made:
