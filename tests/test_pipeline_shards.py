@@ -284,12 +284,13 @@ def test_remote_shards_are_copied_once_and_found_by_later_runs(
     assert copied == ["train-00001-of-00003.arrow"]
     barrier = threading.Barrier(8)
 
-    def take(_: int) -> list:
+    def take(opened: Shards) -> list:
         barrier.wait()
-        return listed(Shards(remote, str(tmp_path / "cache"), check=True).take(np.arange(60)))
+        return listed(opened.take(np.arange(60)))
 
+    # Opened one after the other: fsspec's store in memory gives all who read one object (the manifest) one file.
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(take, range(8)):
+        for found in pool.map(take, [Shards(remote, str(tmp_path / "cache")) for _ in range(8)]):
             assert found == expected(rows)
     assert sorted(copied) == sorted({entry["file"].partition("/")[2] for entry in shards.manifest["shards"]})
     assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == sorted(
