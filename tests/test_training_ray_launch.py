@@ -56,6 +56,7 @@ def test_two_workers_train_and_a_killed_one_costs_the_steps_since_the_last_check
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     runs.train_here(runs.config(data, tmp_path / "plain", **CHANGES).model_dump(mode="json"))
     killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "run",), daemon=True)
     killer.start()
