@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import pickle
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import filesystem
 
 from codemill.errors import DataError, RunError
+from codemill.training import checkpoint_reader as reader
 from codemill.training import checkpoints as module
 from codemill.training.checkpoint_reader import (
     Reader,
@@ -388,3 +390,12 @@ def test_a_damaged_model_file_is_told(trained: Path, tmp_path: Path) -> None:
     (broken / "model.json").write_text("[]")
     with pytest.raises(DataError, match=r"model.json: cannot be read"):
         read_model_file(broken)
+
+
+def test_an_index_may_name_members_of_enums_as_python_3_11_2_does_and_nothing_else_of_an_object() -> None:
+    written = b"cbuiltins\ngetattr\n(ctorch.distributed.checkpoint.metadata\n%s\nV%s\ntR."
+    read = lambda *names: reader._IndexUnpickler(io.BytesIO(written % names)).load()  # noqa: E731
+    assert read(b"_MEM_FORMAT_ENCODING", b"TORCH_CONTIGUOUS_FORMAT").name == "TORCH_CONTIGUOUS_FORMAT"
+    for names in ((b"_MEM_FORMAT_ENCODING", b"__class__"), (b"Metadata", b"__init__")):
+        with pytest.raises(pickle.UnpicklingError, match="which no index does"):
+            read(*names)

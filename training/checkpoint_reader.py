@@ -8,6 +8,7 @@ that PyTorch writes into it are let in, and tensors are read with `weights_only`
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import io
 import json
@@ -185,8 +186,17 @@ class Writer(dcp.FileSystemWriter):
         return written
 
 
+def _member(kind: Any, name: str) -> Any:
+    """A member of an enum, and of nothing else."""
+    if not (isinstance(kind, type) and issubclass(kind, enum.Enum) and name in kind.__members__):
+        raise pickle.UnpicklingError(f".metadata asks {kind!r} for {name!r}, which no index does")
+    return kind[name]
+
+
 class _IndexUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name in _INDEX_NAMES.get(module, ()):
             return super().find_class(module, name)
+        if (module, name) == ("builtins", "getattr"):  # how Python 3.11.0 to 3.11.3 writes a member of an enum
+            return _member
         raise pickle.UnpicklingError(f".metadata names {module}.{name}, which no index has")
