@@ -17,13 +17,25 @@ import pytest
 pytest.importorskip("torch", reason="needs PyTorch: pip install 'codemill[train]'")
 pytest.importorskip("ray.train", reason="needs Ray Train: pip install 'ray[train]'")
 
+import ray
 import training_runs as runs
 from ray.cluster_utils import Cluster
 from ray.exceptions import ActorDiedError
 from ray.train import ControllerError, WorkerGroupError
 
 from codemill.errors import ConfigError, RunError
-from codemill.training.ray_launch import Settings, _fit, _require_gpus, _told, parse_options, train_on_ray
+from codemill.training.board import Board, Worker
+from codemill.training.ray_launch import (
+    _VERDICT_SECS,
+    Settings,
+    _fit,
+    _joined,
+    _require_gpus,
+    _told,
+    _work,
+    parse_options,
+    train_on_ray,
+)
 
 STEPS, EVERY = 60, 10
 CHANGES = {"steps": STEPS, "checkpoint__every_steps": EVERY, "optimizer__rate": 1e-4}  # so that rounding stays small
@@ -53,7 +65,7 @@ def kill_a_worker(run: Path) -> None:
 
 @pytest.mark.slow
 def test_two_workers_train_and_a_killed_one_costs_the_steps_since_the_last_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
@@ -61,7 +73,8 @@ def test_two_workers_train_and_a_killed_one_costs_the_steps_since_the_last_check
     killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "run",), daemon=True)
     killer.start()
     lines = runs.Lines()
-    summary = train_on_ray(runs.config(data, Path("run"), **CHANGES), ["--num-workers=2"], lines)
+    options = [f"--address={cluster.address}", "--num-workers=2", f"--storage-path={tmp_path}/notes"]
+    summary = train_on_ray(runs.config(data, Path("run"), **CHANGES), options, lines)
     killer.join()
     assert summary["steps"] == STEPS
     assert 0 < summary["resumed_from"] < STEPS
@@ -87,15 +100,13 @@ def test_what_ray_says_of_lost_workers_and_of_too_small_clusters_is_told_in_our_
 
 
 @pytest.mark.slow
-def test_an_error_of_ours_comes_out_of_a_cluster_as_it_is_and_nothing_is_tried_again(
-    data: Path, tmp_path: Path, cluster: Cluster
-) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/thesis.txt").touch()
-    lines = runs.Lines()
-    with pytest.raises(ConfigError, match=r"run: holds other files \(thesis\.txt"):
-        train_on_ray(runs.config(data, tmp_path / "run"), [f"--address={cluster.address}"], lines)
-    assert not any("all start anew" in line for line in lines.lines)
+def test_without_an_address_a_ray_is_started_and_leaves_nothing_behind() -> None:
+    with _joined(Settings(num_workers=3, cpus_per_worker=1.5)) as notes:
+        assert ray.cluster_resources()["CPU"] >= 4.5
+        folder = Path(notes).parent
+        assert folder.exists()
+    assert not ray.is_initialized()
+    assert not folder.exists()
 
 
 class Remote:
@@ -103,6 +114,42 @@ class Remote:
 
     def __init__(self, method: Any) -> None:
         self.remote = method
+
+
+def test_a_worker_leaves_an_error_of_ours_for_the_driver_and_waits_for_its_verdict(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    context = types.SimpleNamespace(get_node_id=lambda: "here", current_actor="me")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
+    monkeypatch.setattr("ray.get", lambda value: value)
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    board = Board()
+    handle = types.SimpleNamespace(arrive=Remote(board.arrive), leave=Remote(board.leave), say=Remote(board.say))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").touch()
+    plain = runs.config(data, tmp_path / "run").model_dump(mode="json")
+    with pytest.raises(ConfigError, match="holds other files"):
+        _work({"config": plain, "board": handle, "device": "cpu"})
+    _, left = board.read()
+    assert "holds other files (thesis.txt" in str(left)
+    assert slept == [_VERDICT_SECS]
+    assert board.actors() == ["me"]
+
+
+def test_a_new_group_of_workers_is_told_of_the_old_ones_on_its_machine() -> None:
+    board = Board()
+    assert board.arrive(Worker("first", "here", 11, "a")) == []
+    assert board.arrive(Worker("first", "there", 12, "b")) == []
+    board.leave(RunError("one"))
+    board.leave(RunError("two"))
+    assert str(board.read()[1]) == "one"
+    assert board.arrive(Worker("second", "here", 21, "c")) == [11]
+    assert board.arrive(Worker("second", "there", 22, "d")) == [12]
+    assert board.read() == (["a worker was lost; all start anew (2. time)"], None)
+    assert board.actors() == ["c", "d"]
 
 
 @pytest.mark.parametrize("lost", [True, False])
