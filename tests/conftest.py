@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +71,14 @@ def small_model(standard_library: list[Path], tmp_path_factory: pytest.TempPathF
     model = tmp_path_factory.mktemp("model") / "small.model"
     model.write_bytes(train_bpe(pa.array(texts, pa.large_string()), 2000, 0.99995))
     return model
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch computes in one thread: tiny products gain nothing from more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
