@@ -7,31 +7,38 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from codemill import __version__
+from codemill import __version__, cli_models
+from codemill.cli_shared import (
+    as_lines,
+    json_option,
+    needs,
+    overrides_option,
+    print_result,
+    quiet_option,
+    visible,
+    workers_option,
+)
 from codemill.errors import CodemillError, ConfigError
 
 if TYPE_CHECKING:
     from codemill.pipeline.engines.base import Engine
     from codemill.pipeline.places import Place
     from codemill.pipeline.progress import Reporter
-    from codemill.training.config import TrainConfig
 
 _STOPPED = 128 + signal.SIGINT
 _STOP_SECS = 1.0
 _ENGINES = ("local", "beam", "ray")
-_LAUNCHERS = ("local", "ray")
 
 
 def main() -> None:
@@ -48,7 +55,7 @@ def main() -> None:
         error.show()
         sys.exit(ConfigError.exit_code)
     except CodemillError as error:
-        click.echo(f"codemill: {_visible(str(error))}", err=True)
+        click.echo(f"codemill: {visible(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _stop()
@@ -98,22 +105,16 @@ def _place(_context: click.Context, _parameter: click.Parameter, path: str) -> P
 
 
 _out = click.argument("out", callback=_place)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-_workers = click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one a core).")
-_quiet = click.option("--quiet", is_flag=True, help="No progress.")
-_overrides = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config."
-)
 
 
 @cli.command()
 @click.argument("config")
 @click.option("--engine", "engine_name", type=click.Choice(_ENGINES), default=_ENGINES[0], show_default=True)
-@_workers
-@_overrides
+@workers_option
+@overrides_option
 @click.option("--fresh", is_flag=True, help="Forget what earlier builds left in the output folder.")
-@_as_json
-@_quiet
+@json_option
+@quiet_option
 @click.argument("engine_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE OPTIONS]")
 def build(
     config: str,
@@ -139,14 +140,14 @@ def build(
 
     with _engine(engine_name, workers, quiet, engine_options) as (engine, reporter):
         manifest = run(checked, engine, reporter, fresh=fresh)
-    _print(manifest if as_json else summary(manifest, place(checked.output.path)), as_json)
+    print_result(manifest if as_json else summary(manifest, place(checked.output.path)), as_json)
 
 
 @cli.command()
 @_out
-@_workers
-@_as_json
-@_quiet
+@workers_option
+@json_option
+@quiet_option
 def verify(out: Place, workers: int | None, as_json: bool, quiet: bool) -> None:
     """Check every checksum, count and invariant of the dataset in OUT; exit 1 naming what is wrong."""
     from codemill.pipeline.verify import verify as run
@@ -154,7 +155,7 @@ def verify(out: Place, workers: int | None, as_json: bool, quiet: bool) -> None:
     with _engine("local", workers, quiet) as (engine, _):
         verdict = run(out, engine)
     if as_json:
-        _print(verdict._asdict(), as_json)
+        print_result(verdict._asdict(), as_json)
     else:
         for line in verdict.proved:
             click.echo(f"ok: {line}")
@@ -170,9 +171,9 @@ def verify(out: Place, workers: int | None, as_json: bool, quiet: bool) -> None:
 @click.option("--ids", "ids_file", metavar="FILE", help="A text file of document ids, one a line.")
 @click.option("--repos", "repos_file", metavar="FILE", help="A text file of repositories, one a line.")
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
-@_workers
-@_as_json
-@_quiet
+@workers_option
+@json_option
+@quiet_option
 def remove(
     out: Place,
     ids_or_paths: tuple[str, ...],
@@ -196,7 +197,7 @@ def remove(
     request = read_request(ids_or_paths, ids_file, repos_file)
     with _engine("local", workers, quiet) as (engine, _):
         told = run(out, request, engine, dry_run=dry_run)
-    _print(told if as_json else as_text(told, dry_run=dry_run), as_json)
+    print_result(told if as_json else as_text(told, dry_run=dry_run), as_json)
 
 
 @cli.command()
@@ -207,26 +208,26 @@ def remove(
     help="Which sequence of the shard  [default: the first that has FIM]",
 )
 @click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True)
-@_as_json
+@json_option
 def inspect(out: Place, sequence: int | None, shard: int, as_json: bool) -> None:
     """Show one sequence of OUT: its segments, and FIM parts in colour."""
     from codemill.pipeline.inspect import as_json_value, as_text, read_sequence
 
     found = read_sequence(out, shard, sequence)
-    _print(as_json_value(found) if as_json else as_text(found), as_json)
+    print_result(as_json_value(found) if as_json else as_text(found), as_json)
 
 
 @cli.command()
 @_out
 @click.argument("path_or_id")
-@_as_json
+@json_option
 def explain(out: Place, path_or_id: str, as_json: bool) -> None:
     """Say why a file is in the dataset in OUT, or is not: stage, reason, survivor, similarity."""
     from codemill.pipeline.explain import as_text
     from codemill.pipeline.explain import explain as run
 
     found = run(out, path_or_id)
-    _print(found if as_json else as_text(found), as_json)
+    print_result(found if as_json else as_text(found), as_json)
 
 
 @cli.command()
@@ -261,165 +262,15 @@ def tokenizer_train(files: tuple[Path, ...], output: Path, vocabulary_size: int,
 @tokenizer.command("check")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_as_json
+@json_option
 def tokenizer_check(model: Path, files: tuple[Path, ...], as_json: bool) -> None:
     """Check that MODEL gives the text of FILES back, byte for byte, with SentencePiece's own ids."""
     from codemill.pipeline.tokenizer_commands import check
 
     found = check(model, files)
-    _print(found if as_json else _lines(found), as_json)
+    print_result(found if as_json else as_lines(found), as_json)
     if found["differing_ids"] or found["not_given_back"]:
         sys.exit(1)
-
-
-@cli.command()
-@click.argument("config")
-@_overrides
-@click.option("--fresh", is_flag=True, help="Forget what earlier trainings left in the run's folder.")
-@click.option("--launcher", type=click.Choice(_LAUNCHERS), default=_LAUNCHERS[0], show_default=True)
-@_as_json
-@_quiet
-@click.argument("ray_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- RAY OPTIONS]")
-def train(
-    config: str,
-    overrides: tuple[str, ...],
-    fresh: bool,
-    launcher: str,
-    as_json: bool,
-    quiet: bool,
-    ray_options: tuple[str, ...],
-) -> None:
-    """Train a model on shards as CONFIG (a YAML file) says, or go on where that was stopped.
-
-    Many GPUs: `torchrun --nproc-per-node 8 --no-python codemill train CONFIG`, or with --launcher ray, whose options
-    stand behind `--`: `codemill train CONFIG --launcher ray -- --num-workers=8 --use-gpu`.
-    """
-    from codemill.config_file import load_config
-    from codemill.training.config import TrainConfig
-
-    checked = load_config(config, overrides, TrainConfig)
-    first = os.environ.get("RANK", "0") == "0"  # torchrun starts this program once for each rank
-    summary = _train(checked, fresh, launcher, ray_options, quiet or not first)
-    if first:
-        _print(summary if as_json else _lines(summary), as_json)
-
-
-def _train(config: TrainConfig, fresh: bool, launcher: str, options: Sequence[str], quiet: bool) -> dict[str, Any]:
-    from codemill.pipeline.progress import Reporter
-
-    reporter = Reporter(quiet=quiet)
-    if launcher == "ray":
-        if fresh:
-            raise ConfigError("--fresh: --launcher ray starts workers again and again; give a new output.path instead")
-        with _needs("--launcher ray", "'codemill[train]' 'ray[train]'"):
-            from codemill.training.ray_launch import train_on_ray
-        return train_on_ray(config, options, reporter)
-    if options:
-        raise ConfigError(f"{' '.join(options)}: the local launcher takes no options; --launcher ray does")
-    with _needs("codemill train", "'codemill[train]'"):
-        from codemill.training.trainer import train as run
-    return run(config, reporter, fresh=fresh)
-
-
-@cli.command()
-@click.argument("checkpoint", metavar="CKPT")
-@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="A text to go on with; may be repeated.")
-@click.option("--prompt-file", "files", multiple=True, metavar="FILE", type=Path, help="Likewise, from a file.")
-@click.option("--prefix", metavar="TEXT", help="What stands before a middle that is to be written.")
-@click.option("--suffix", metavar="TEXT", help="What stands behind it.")
-@click.option("--spm", is_flag=True, help="Suffix first; prefix and middle are one text to the tokenizer.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
-@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="For each prompt.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: a GPU where there is one]")
-@_as_json
-def generate(
-    checkpoint: str,
-    prompts: tuple[str, ...],
-    files: tuple[Path, ...],
-    prefix: str | None,
-    suffix: str | None,
-    spm: bool,
-    samples: int,
-    device: str | None,
-    as_json: bool,
-    **sampling: Any,
-) -> None:
-    """Have the model in CKPT (a run, a checkpoint, a Hugging Face folder) go on with prompts, or write what stands
-    between a prefix and a suffix."""
-    asked = [*prompts, *map(_read_prompt, files)]
-    pairs = [] if prefix is None and suffix is None else [(prefix or "", suffix or "")]
-    if spm and not pairs:
-        raise ConfigError("--spm: says how to infill; give --prefix and --suffix")
-    if not asked and not pairs:
-        raise ConfigError("nothing to generate; give --prompt, --prompt-file, or --prefix and --suffix")
-    with _needs("codemill generate", "'codemill[train]'"):
-        from codemill.training.generate import run_generate
-        from codemill.training.sampling import Sampling
-    alone = not as_json and samples * (len(asked) + len(pairs)) == 1
-    made = run_generate(
-        checkpoint,
-        asked,
-        pairs,
-        sampling=Sampling(**sampling),
-        mode="spm" if spm else "psm",
-        samples=samples,
-        device=device,
-        listen=_as_written([*asked, *(before for before, _ in pairs)][0]) if alone else None,
-    )
-    if as_json:
-        _print(made, as_json)
-    elif alone:
-        click.echo(_visible(made["outputs"][0].get("suffix", "")))
-    else:
-        for output in made["outputs"]:
-            click.echo(f"--- {output['tokens']} tokens, log-probability {output['logprob']:.2f}, {output['finished']}")
-            before, behind = output.get("prompt", output.get("prefix")), output.get("suffix", "")
-            click.echo(_visible(before) + _coloured(output["text"]) + _visible(behind))
-
-
-def _as_written(before: str) -> Callable[[str], None]:
-    """Shows what a model writes, as it does, behind the text that comes before it."""
-    waiting = [before]
-
-    def show(more: str) -> None:
-        click.echo((_visible(waiting.pop()) if waiting else "") + _coloured(more), nl=False)
-
-    return show
-
-
-def _coloured(written: str) -> str:
-    return click.style(_visible(written), fg="green")
-
-
-def _visible(text: str) -> str:
-    from codemill.pipeline.terminal import visible
-
-    return visible(text)
-
-
-def _read_prompt(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise ConfigError(f"--prompt-file: {path} cannot be read ({error.strerror}); name a readable file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--prompt-file: {path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-
-
-@cli.command()
-@click.argument("checkpoint", metavar="CKPT")
-@click.argument("folder", metavar="DIR")
-@click.option("--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True)
-def export(checkpoint: str, folder: str, dtype: Literal["bf16", "fp32"]) -> None:
-    """Write CKPT (a run or a checkpoint) to DIR as a Hugging Face folder, which transformers and vLLM load."""
-    from codemill.pipeline.progress import Reporter
-
-    with _needs("codemill export", "'codemill[train]'"):
-        from codemill.training.export import export as run
-    click.echo(run(checkpoint, folder, dtype, say=Reporter().say)["out"])
 
 
 @contextlib.contextmanager
@@ -441,7 +292,7 @@ def _open_engine(name: str, workers: int | None, options: Sequence[str], reporte
         if options:
             raise ConfigError(f"{' '.join(options)}: the local engine takes no options of its own; --workers sets it")
         return LocalEngine(workers or len(os.sched_getaffinity(0)), reporter)
-    with _needs(f"--engine {name}", f"'codemill[{name}]'"):
+    with needs(f"--engine {name}", f"'codemill[{name}]'"):
         if name == "beam":
             from codemill.pipeline.engines.beam import BeamEngine
 
@@ -451,22 +302,5 @@ def _open_engine(name: str, workers: int | None, options: Sequence[str], reporte
         return RayEngine([*([f"--num-cpus={workers}"] if workers else []), *options], reporter)
 
 
-@contextlib.contextmanager
-def _needs(asked: str, packages: str) -> Iterator[None]:
-    """What is imported here may be missing, because it is not in the core install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if str(error.name).startswith("codemill"):
-            raise
-        raise ConfigError(f"{asked}: {error.name} is not installed; pip install {packages}") from None
-
-
-def _lines(found: dict[str, Any]) -> str:
-    """A line for each name and its value."""
-    forms = {int: "{:,}", float: "{:.6g}"}
-    return "\n".join(f"{name}: {forms.get(type(value), '{}').format(value)}" for name, value in found.items())
-
-
-def _print(value: Any, as_json: bool) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False) if as_json else value)
+for command in cli_models.COMMANDS:
+    cli.add_command(command)
