@@ -25,7 +25,6 @@ from codemill.pipeline.files import atomic_file, clear_folder, readable_os_error
 from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, make_manifest, read_manifest, write_manifest
 from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached
 from codemill.pipeline.progress import Reporter
-from codemill.pipeline.report import render_report
 from codemill.pipeline.stages.decontaminate import run_decontaminate
 from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish, writes_signatures
 from codemill.pipeline.stages.frame import Context, Record, Survivors
@@ -89,6 +88,8 @@ def _unwanted(config: BuildConfig) -> list[str]:
 
 def write_report(dataset: Dataset) -> None:
     """Write OUT/report.html, and then the manifest, which holds its checksum."""
+    from codemill.pipeline.report import render_report  # not at the top: it loads what draws, and workers do not
+
     page = dataset.path / "report.html"
     with atomic_file(page) as file:
         file.write(render_report(dataset).encode())

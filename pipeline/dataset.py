@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from codemill.errors import DataError
 from codemill.hashing import id_words
@@ -21,6 +20,9 @@ from codemill.pipeline.shard_files import read_shard
 from codemill.pipeline.stages.frame import part_path, read_part
 from codemill.pipeline.stages.tokenizer import load_model
 from codemill.tokenize.model import TokenizerModel
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads
 
 
 class Dataset:
@@ -51,6 +53,8 @@ class Dataset:
             if path.name not in there:
                 raise DataError(f"{path}: is in the manifest but not there; build again")
         if isinstance(self.path, Path):
+            import pyarrow.dataset as pads  # not at the top: with it comes pandas, which workers do not need
+
             return pads.dataset([str(path) for path in paths], schema=schema, format="parquet")
         return RemoteTables(paths, schema)
 

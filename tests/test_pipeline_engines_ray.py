@@ -181,18 +181,18 @@ def test_what_the_user_must_mend_is_told_at_once(local_ray: RayEngine, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_failing_disk_is_tried_three_times_and_told(tmp_path: Path) -> None:
+def test_a_failing_disk_is_tried_three_times_and_told(local_ray: RayEngine, tmp_path: Path) -> None:
     blow = Blow(tmp_path / "failed", "disk", always=True)
-    with RayEngine(["--num-cpus=1"], QUIET) as engine, pytest.raises(RunError, match="the disk is full"):
-        run(engine, tmp_path / "out", plan(summed=Sum(blow)))
+    with pytest.raises(RunError, match="the disk is full"):
+        run(local_ray, tmp_path / "out", plan(summed=Sum(blow)))
     assert blow.flag.read_text() == "xxx"
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_each_time_ends_the_run(tmp_path: Path) -> None:
+def test_a_worker_that_dies_each_time_ends_the_run(local_ray: RayEngine, tmp_path: Path) -> None:
     blow = Blow(tmp_path / "killed", "worker", always=True)
-    with RayEngine(["--num-cpus=1"], QUIET) as engine, pytest.raises(RunError, match="what is finished is kept"):
-        run(engine, tmp_path / "out", plan(summed=Sum(blow)))
+    with pytest.raises(RunError, match="what is finished is kept"):
+        run(local_ray, tmp_path / "out", plan(summed=Sum(blow)))
     assert blow.flag.read_text() == 12 * "x"  # three tries of one run and three retries each
     assert (tmp_path / "out" / "state" / "done-00000.json").exists()
 
@@ -393,16 +393,10 @@ def killing(cluster: Cluster, folder: Path, sign: str) -> Iterator[threading.Eve
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "sign",
-    [
-        "out/stages/ingest/.steps/read/done-*",  # when the first partition is reduced
-        "out/stages/near/.steps/signatures/done-*",  # in a step without an exchange
-    ],
-)
 def test_a_build_on_three_nodes_of_which_one_dies_is_that_of_the_local_engine(
-    three_nodes: Cluster, tmp_path: Path, corpus: list[Path], local_build: dict[str, str], sign: str
+    three_nodes: Cluster, tmp_path: Path, corpus: list[Path], local_build: dict[str, str]
 ) -> None:
+    sign = "out/stages/ingest/.steps/read/done-*"  # when the first partition is reduced
     with joined(three_nodes) as engine, killing(three_nodes, tmp_path, sign) as killed:
         assert build_with(engine, tmp_path, corpus) == local_build
     assert killed.is_set()
