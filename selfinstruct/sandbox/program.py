@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 PYTHON = "python"  # as the first word of a command: the sandbox's own interpreter, which may be one that waits warm
 
 # How a program ended. `cpu` counts the processor's time alone, so that a busy machine ends nothing sooner; `wall` is
-# the far bound that ends what sleeps.
-Ending = Literal["exited", "signalled", "cpu", "wall", "memory", "output", "lost"]
+# the far bound that ends what sleeps. `lost`: what watched it went away, twice.
+Ending = Literal["exited", "signalled", "cpu", "wall", "memory", "output", "processes", "lost"]
 
 
 class Limits(NamedTuple):
