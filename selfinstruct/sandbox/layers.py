@@ -43,6 +43,7 @@ class Start:
 
     command: Callable[[int], list[str]]
     folder: Path | None = None
+    outer: bool = False  # whether what is started only waits for the sandbox's first process
 
     def clean(self) -> None:
         if self.folder is not None:
@@ -72,7 +73,11 @@ def _reachable(path: Path) -> bool:
 
 
 def _setup(**more: Any) -> str:
-    filters = {"one": seccomp.filter_bytes(1).hex(), "many": seccomp.filter_bytes(2).hex()}
+    filters = {
+        "one": seccomp.filter_bytes(1).hex(),
+        "many": seccomp.filter_bytes(2).hex(),
+        "reading": seccomp.filter_bytes(1, reading=True).hex(),
+    }
     return json.dumps({"filters": filters, "own_pid": seccomp.OWN_PID, **more})
 
 
@@ -82,8 +87,9 @@ def start_bubblewrap(tools: tuple[str, ...] = ()) -> Start:
     if program is None:
         raise RunError("bwrap is not installed; as root: apt-get install bubblewrap")
     user, home = _user(), python_home()
+    # Not --die-with-parent: it follows the thread that started it. Our end of the socket tells when we are gone.
     command = [program, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-               "--as-pid-1", "--die-with-parent", "--new-session", "--cap-add", "ALL"]  # fmt: skip
+               "--as-pid-1", "--new-session", "--cap-add", "ALL"]  # fmt: skip
     if os.geteuid() != 0:
         command += ["--unshare-user"]
     command += _visible([*_SYSTEM, *tools, str(home), str(_TEMPLATE)])
@@ -92,7 +98,7 @@ def start_bubblewrap(tools: tuple[str, ...] = ()) -> Start:
     command += ["--dir", WORK, "--symlink", WORK, "/tmp", "--chdir", "/", "--remount-ro", "/"]
     setup = _setup(mounts=True, first=True, uid=user, landlock=False)
     python = [str(interpreter()), "-I", "-S", "-X", "utf8", str(_TEMPLATE)]
-    return Start(lambda fd: [*command, *python, str(fd), setup])
+    return Start(lambda fd: [*command, *python, str(fd), setup], outer=True)
 
 
 def _visible(paths: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ PYTHON = "python"  # as the first word of a command: the sandbox's own interpret
 
 # How a program ended. `cpu` counts the processor's time alone, so that a busy machine ends nothing sooner; `wall` is
 # the far bound that ends what sleeps. `lost`: what watched it went away, twice.
-Ending = Literal["exited", "signalled", "cpu", "wall", "memory", "output", "processes", "lost"]
+Ending = Literal["exited", "signalled", "cpu", "wall", "memory", "output", "processes", "stopped", "lost"]
 
 
 class Limits(NamedTuple):
@@ -32,8 +32,8 @@ class Program(NamedTuple):
     """A command in a work folder of its own, which is empty but for `files` and is the current folder.
 
     command: the words of it; the first may be PYTHON. files: relative path -> content. environment: all of it.
-    pipes: descriptors of the caller that the program gets as 3, 4, ... (nothing else is inherited); they stay open
-    here.
+    pipes: descriptors that go over to the program as 3, 4, ... (nothing else is inherited), and are closed here. stop: a
+    descriptor of the caller's; when it can be read, or its other end is closed, the program is ended.
     """
 
     command: tuple[str, ...]
@@ -42,6 +42,7 @@ class Program(NamedTuple):
     limits: Limits = Limits()
     environment: Mapping[str, str] = {}
     pipes: tuple[int, ...] = ()
+    stop: int | None = None
 
 
 class Outcome(NamedTuple):

@@ -12,6 +12,7 @@ import errno
 import platform
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from codemill.errors import RunError
 
@@ -34,8 +35,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "process_madvise": (440, 440),
     "process_mrelease": (448, 448), "migrate_pages": (256, 238), "move_pages": (279, 239),
-    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
-    "sched_setattr": (314, 274), "sched_setaffinity": (203, 122),
+    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118),
     # the network; socketpair stays, because asyncio needs it
     "socket": (41, 198), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202), "accept4": (288, 242),
     "connect": (42, 203),
@@ -60,20 +60,61 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171),
     "sethostname": (170, 161), "setdomainname": (171, 162), "personality": (135, 92), "iopl": (172, None),
     "ioperm": (173, None), "modify_ldt": (154, None), "vhangup": (153, 58), "lookup_dcookie": (212, 18),
-    "landlock_create_ruleset": (444, 444), "seccomp": (317, 277), "prlimit64": (302, 261), "execveat": (322, 281),
+    "landlock_create_ruleset": (444, 444), "seccomp": (317, 277), "execveat": (322, 281),
 }  # fmt: skip
-_MISSING = {"clone3": (435, 435)}  # libraries then fall back to clone, whose flags a filter can read
-_OWN_ALONE = {"kill": (62, 129), "tgkill": (234, 131)}
-_CLONE = (56, 220)
-_FORK = {"fork": (57, None), "vfork": (58, None)}
-# Programs of many processes (compilers, Java, Node) use these on themselves.
-_FOR_TOOLS = ("sched_setaffinity", "setpriority", "sched_setscheduler", "sched_setattr", "prlimit64", "tkill", "flock",
-              "memfd_create", "personality", "execveat", "sync")  # fmt: skip
+_FOR_TOOLS = ("tkill", "flock", "execveat")  # programs of many processes (compilers, Java, Node) may
+# What changes a file that can only be read, or watches it: Landlock knows no rules for these.
+_REFUSED_READING: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, None), "fchown": (93, 55),
+    "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
+    "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "inotify_init": (253, None),
+    "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
+}  # fmt: skip
+_FORK: dict[str, tuple[int | None, int | None]] = {"fork": (57, None), "vfork": (58, None)}
+_CLONE3 = (435, 435)  # where it is missing, libraries fall back to clone, whose flags a filter can read
+_YOUNGEST = 451  # calls from here on are not in these tables; libraries do without
+_SOCK_STREAM, _SOCK_TYPES, _AF_UNIX, _PR_SET_PDEATHSIG = 1, 0xF, 1, 1
+_TERMINAL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FION/FIOCLEX
 
 
-def filter_bytes(processes: int) -> bytes:
-    """The filter for programs of at most so many processes. With one process there is no fork and no exec; a signal
-    reaches the program itself alone. Raises RunError where the machine is neither x86_64 nor aarch64."""
+class _Check(NamedTuple):
+    """What an argument of a call must be, or must not be."""
+
+    argument: int
+    values: tuple[int, ...]
+    mask: int = 0xFFFFFFFF
+    error: int = errno.EPERM
+    refused: bool = False
+
+
+# Each call, with all that must hold for it.
+_CHECKED: dict[str, tuple[tuple[int, int], tuple[_Check, ...]]] = {
+    "prlimit64": ((302, 261), (_Check(0, (0,)),)),  # 0 = of oneself
+    "sched_setaffinity": ((203, 122), (_Check(0, (0,)),)),
+    "sched_setscheduler": ((144, 119), (_Check(0, (0,)),)),
+    "sched_setattr": ((314, 274), (_Check(0, (0,)),)),
+    # asyncio needs pairs; a pair of datagram sockets could send to addresses
+    "socketpair": ((53, 199), (_Check(0, (_AF_UNIX,)), _Check(1, (_SOCK_STREAM,), _SOCK_TYPES))),
+    "prctl": ((157, 167), (_Check(0, (_PR_SET_PDEATHSIG,), refused=True),)),  # it dies with who watches it
+    "clone": ((56, 220), (_Check(0, (0,), _NEW_NAMESPACES),)),
+}
+_CHECKED_SINGLE: dict[str, tuple[tuple[int, int], tuple[_Check, ...]]] = {
+    "clone": ((56, 220), (_Check(0, (0,), _NEW_NAMESPACES),
+                          _Check(0, (_CLONE_THREAD,), _CLONE_THREAD, errno.EAGAIN))),
+    "kill": ((62, 129), (_Check(0, (OWN_PID,)),)),
+    "tgkill": ((234, 131), (_Check(0, (OWN_PID,)),)),
+    "ioctl": ((16, 29), (_Check(1, _TERMINAL, error=errno.ENOTTY),)),
+}  # fmt: skip
+
+
+def filter_bytes(processes: int, reading: bool = False) -> bytes:
+    """The filter for programs of at most so many processes.
+
+    With one process there is no fork, and a signal reaches the program itself alone. reading: where files are only kept
+    from being written, their owners, modes, times and attributes are too. Raises RunError where the machine is neither
+    x86_64 nor aarch64.
+    """
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         known = " and ".join(_ARCHITECTURES)
@@ -81,15 +122,15 @@ def filter_bytes(processes: int) -> bytes:
     audit, column = _ARCHITECTURES[machine]
     single = processes == 1
     code = [_step(_LOAD, _ARCH), _step(_EQUAL, audit, 1, 0), _step(_RETURN, _KILL), _step(_LOAD, _NUMBER),
-            _step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _KILL)]  # fmt: skip
+            _step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _KILL),
+            _step(_AT_LEAST, _YOUNGEST, 0, 1), _step(_RETURN, _ERRNO | errno.ENOSYS)]  # fmt: skip
     refused = [numbers for name, numbers in _REFUSED.items() if single or name not in _FOR_TOOLS]
-    code += _each(refused, column, errno.EPERM)
-    code += _each(_MISSING.values(), column, errno.ENOSYS)
-    code += _clone(_CLONE[column], single)
+    code += _each([*refused, *(_REFUSED_READING.values() if reading else ())], column, errno.EPERM)
+    code += _each([_CLONE3], column, errno.ENOSYS)
     if single:
         code += _each(_FORK.values(), column, errno.EAGAIN)
-        for numbers in _OWN_ALONE.values():
-            code += _own_alone(numbers[column])
+    for numbers, checks in (_CHECKED | (_CHECKED_SINGLE if single else {})).values():
+        code += _checked(numbers[column], checks)
     return b"".join([*code, _step(_RETURN, _ALLOW)])
 
 
@@ -108,18 +149,16 @@ def _each(calls: Iterable[tuple[int | None, int | None]], column: int, error: in
     ]
 
 
-def _clone(number: int, single: bool) -> list[bytes]:
-    """Threads may be started; new processes where they are allowed, in new namespaces never."""
-    inside = [_step(_LOAD, _FIRST_ARGUMENT), _step(_AND, _NEW_NAMESPACES), _step(_EQUAL, 0, 1, 0),
-              _step(_RETURN, _ERRNO | errno.EPERM)]  # fmt: skip
-    if single:
-        inside += [_step(_LOAD, _FIRST_ARGUMENT), _step(_AND, _CLONE_THREAD), _step(_EQUAL, _CLONE_THREAD, 1, 0),
-                   _step(_RETURN, _ERRNO | errno.EAGAIN)]  # fmt: skip
+def _checked(number: int, checks: Iterable[_Check]) -> list[bytes]:
+    """A call that is allowed where all checks of its arguments hold; of an argument, the lower 32 bits are looked at,
+    which is all that the kernel takes of these."""
+    inside = []
+    for check in checks:
+        refuse = _step(_RETURN, _ERRNO | check.error)
+        inside += [_step(_LOAD, _FIRST_ARGUMENT + 8 * check.argument), _step(_AND, check.mask)]
+        for left, value in zip(range(len(check.values), 0, -1), check.values, strict=True):
+            inside += [_step(_EQUAL, value, 0, 1), refuse] if check.refused else [_step(_EQUAL, value, left, 0)]
+        if not check.refused:
+            inside.append(refuse)
     inside.append(_step(_RETURN, _ALLOW))
     return [_step(_EQUAL, number, 0, len(inside)), *inside]
-
-
-def _own_alone(number: int) -> list[bytes]:
-    """A call whose first argument must be the program's own process id."""
-    return [_step(_EQUAL, number, 0, 4), _step(_LOAD, _FIRST_ARGUMENT), _step(_EQUAL, OWN_PID, 1, 0),
-            _step(_RETURN, _ERRNO | errno.EPERM), _step(_RETURN, _ALLOW)]  # fmt: skip

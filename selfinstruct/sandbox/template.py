@@ -16,6 +16,7 @@ import resource
 import select
 import shutil
 import signal
+import site
 import socket
 import struct
 import sys
@@ -31,7 +32,7 @@ import datetime, decimal, fractions, statistics, dataclasses, enum, hashlib, tex
 WORK = "/work"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_KEEPCAPS = 4, 38, 8
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _SECCOMP, _SECCOMP_SET_MODE_FILTER = {"x86_64": 317, "aarch64": 277}, 1
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -41,14 +42,17 @@ _THREADS = 128
 
 def serve(control, setup):
     """Take jobs until the socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a first process without handlers cannot be hurt from inside
+    for give in (site.setquit, site.setcopyright, site.sethelper):  # exit(), quit(), help(): what site gives everybody
+        give()
     gc.freeze()
     control.sendall(b"R")
     while True:
-        job, blobs, fds = _receive(control)
+        job, size, fds = _receive(control, setup)
         folder = WORK if setup["mounts"] else os.path.join(setup["folder"], str(os.getpid()))
         try:
-            _make_folder(folder, job, blobs, setup)
-            told = _run(control, job, fds, folder, setup)
+            _make_folder(folder, job, setup)
+            told = _run(control, job, size, fds, folder, setup)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -56,15 +60,24 @@ def serve(control, setup):
         _send(control, told)
 
 
-def _receive(control):
-    head, fds, _, _ = socket.recv_fds(control, 8, 64)
-    if not head:
-        os._exit(0)
-    while len(head) < 8:
-        head += control.recv(8 - len(head))
-    size, blob_size = struct.unpack("<II", head)
-    job = json.loads(_exactly(control, size))
-    return job, _exactly(control, blob_size), fds
+def _receive(control, setup):
+    """The next job, and how many bytes of its files are to follow: those only its own child reads."""
+    kind = b""
+    while kind != b"J":  # or K: asked to end a program that had just ended
+        kind, fds, _, _ = socket.recv_fds(control, 1, 64)
+        if not kind:
+            _leave(setup)
+    size, file_bytes = struct.unpack("<II", _exactly(control, 8))
+    return json.loads(_exactly(control, size)), file_bytes, fds
+
+
+def _leave(setup, child=0):
+    """Nobody listens any more: nothing stays. Where we are the first process, all others go with us."""
+    if child:
+        os.kill(child, signal.SIGKILL)
+    if not setup["mounts"]:
+        shutil.rmtree(setup["folder"], ignore_errors=True)
+    os._exit(0)
 
 
 def _exactly(control, size):
@@ -82,17 +95,20 @@ def _send(control, told):
     control.sendall(struct.pack("<I", len(data)) + data)
 
 
-def _make_folder(folder, job, blobs, setup):
-    """A fresh folder with the program's files."""
-    if setup["mounts"]:
-        limits = job["limits"]
-        inodes = max(256, limits["folder_bytes"] // 4096)
-        owner = f",uid={setup['uid']},gid={setup['uid']}" if setup["uid"] else ""
-        options = f"size={limits['folder_bytes']},nr_inodes={inodes},mode=0700{owner}"
-        if _LIBC.mount(b"tmpfs", folder.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode()):
-            raise OSError(ctypes.get_errno(), "mount")
-    else:
+def _make_folder(folder, job, setup):
+    """A fresh, empty folder."""
+    if not setup["mounts"]:
         os.mkdir(folder, 0o755)
+        return
+    limits = job["limits"]
+    inodes = max(256, limits["folder_bytes"] // 4096)
+    owner = f",uid={setup['uid']},gid={setup['uid']}" if setup["uid"] else ""
+    options = f"size={limits['folder_bytes']},nr_inodes={inodes},mode=0700{owner}"
+    if _LIBC.mount(b"tmpfs", folder.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode()):
+        raise OSError(ctypes.get_errno(), "mount")
+
+
+def _write_files(folder, job, blobs, setup):
     at = 0
     for name, size in job["files"]:
         path = os.path.join(folder, name)
@@ -121,31 +137,41 @@ def _clear(folder, setup):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(control, job, fds, folder, setup):
+def _run(control, job, size, fds, folder, setup):
     """Fork the program's process, and wait for its end; everything that it started is gone then."""
-    begin = time.monotonic()
+    begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    parent, (taken, say) = os.getpid(), os.pipe()
     child = os.fork()
     if child == 0:
         try:
+            blobs = _exactly(control, size)
+            os.write(say, b"1")
             control.close()
-            _become(job, fds, folder, setup)
+            _write_files(folder, job, blobs, setup)
+            del blobs
+            _become(job, fds, folder, setup, parent)
         except BaseException:
             os.write(2, traceback.format_exc().encode("utf-8", "replace"))
         os._exit(125)
-    ended = _watch(control, child, begin + job["limits"]["wall_secs"])
+    os.close(say)
+    if os.read(taken, 1) != b"1":
+        _leave(setup, child)
+    os.close(taken)
+    ended = _watch(control, child, begin + job["limits"]["wall_secs"], setup)
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
+    _, status = os.waitpid(child, 0)
     _end_all(setup)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "status": status,
         "ended": ended,
-        "cpu_secs": usage.ru_utime + usage.ru_stime,
+        "cpu_secs": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "wall_secs": time.monotonic() - begin,
     }
 
 
-def _watch(control, child, deadline):
+def _watch(control, child, deadline, setup):
     """Wait till the child ends, its time is over, or the other side asks for its end."""
     handle = os.pidfd_open(child)
     try:
@@ -157,7 +183,7 @@ def _watch(control, child, deadline):
         os.close(handle)
     if control.fileno() in found:
         if control.recv(1) == b"":
-            os._exit(0)  # nobody listens any more; where we are the first process, all others go too
+            _leave(setup, child)
         return "asked"
     return "" if found else "wall"
 
@@ -173,7 +199,7 @@ def _end_all(setup):
             return
 
 
-def _become(job, fds, folder, setup):
+def _become(job, fds, folder, setup, parent):
     """In the child: shut ourselves in, then be the program."""
     os.setsid()
     high = [_moved(fd) for fd in fds]
@@ -184,14 +210,14 @@ def _become(job, fds, folder, setup):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     command, environment = job["command"], job["environment"]
-    inside = command[0] == "python" and not environment
+    inside = command[0] == "python" and not environment and len(command) > 1 and not command[1].startswith("-")
     if not inside:
         command = [sys.executable, "-X", "utf8", *command[1:]] if command[0] == "python" else command
-    _shut_in(job, folder, setup)
+    _shut_in(job, folder, setup, parent)
     if inside:
         _be_python(command[1:], folder)
     try:
-        os.execve(command[0], command, environment)
+        os.execvpe(command[0], command, environment)
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())
         os._exit(127)
@@ -203,7 +229,7 @@ def _moved(fd):
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
 
 
-def _shut_in(job, folder, setup):
+def _shut_in(job, folder, setup, parent):
     """Limits, another user, no rights, no way to new ones, no files but our own, no dangerous system call."""
     limits, one = job["limits"], job["limits"]["processes"] == 1
     cpu = max(1, -int(-limits["cpu_secs"] // 1))
@@ -215,13 +241,15 @@ def _shut_in(job, folder, setup):
         ("MEMLOCK", 0, 0),
         ("MSGQUEUE", 0, 0),
         *([("AS", limits["memory_bytes"], limits["memory_bytes"])] if one else []),
-        *([("NPROC", limits["processes"] + _THREADS, limits["processes"] + _THREADS)] if setup["uid"] else []),
+        *([("NPROC", limits["processes"] + _THREADS, limits["processes"] + _THREADS)] if _counted(setup) else []),
     ):
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (soft, hard))
     if setup["uid"]:
         os.setgroups([])
         os.setresgid(setup["uid"], setup["uid"], setup["uid"])
         os.setresuid(setup["uid"], setup["uid"], setup["uid"])
+    if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+        os._exit(125)  # who watches us is gone
     machine = os.uname().machine
     empty = struct.pack("<II", 0x20080522, 0), bytes(24)  # _LINUX_CAPABILITY_VERSION_3, this process; nothing
     if _LIBC.syscall(_CAPSET[machine], *empty):
@@ -230,12 +258,19 @@ def _shut_in(job, folder, setup):
         raise OSError(ctypes.get_errno(), "no_new_privs")
     if setup["landlock"]:
         _landlock(folder, setup)
-    code = bytes.fromhex(setup["filters"]["one" if one else "many"])
+    code = bytes.fromhex(setup["filters"]["reading" if setup["landlock"] else "one" if one else "many"])
     code = code.replace(struct.pack("<I", setup["own_pid"]), struct.pack("<I", os.getpid()))
     lines = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(lines))
     if _LIBC.syscall(_SECCOMP[machine], _SECCOMP_SET_MODE_FILTER, 0, program):
         raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def _counted(setup):
+    """Whether the kernel counts the processes of this sandbox by themselves: those of a user of its own, or, since
+    Linux 5.14, those of a user namespace."""
+    release = os.uname().release.split(".")
+    return setup["uid"] or (setup["mounts"] and (int(release[0]), int(release[1])) >= (5, 14))
 
 
 def _landlock(folder, setup):

@@ -25,8 +25,8 @@ class Usage:
         self._root = root
 
     def look(self) -> Used:
-        watchers = list(_children(self._root))
-        found = [each for watcher in watchers for child in _children(watcher) for each in _tree(child)]
+        watchers = list(children(self._root))
+        found = [each for watcher in watchers for child in children(watcher) for each in _tree(child)]
         ticks, pages, living = 0, 0, 0
         for process in found:
             with contextlib.suppress(OSError):
@@ -39,11 +39,12 @@ class Usage:
 
 def _tree(process: int) -> Iterator[int]:
     yield process
-    for child in _children(process):
+    for child in children(process):
         yield from _tree(child)
 
 
-def _children(process: int) -> Iterator[int]:
+def children(process: int) -> Iterator[int]:
+    """The processes that a process has started and not waited for."""
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{process}/task").iterdir():
             with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import selectors
@@ -19,13 +20,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codemill.errors import RunError
 from codemill.selfinstruct.sandbox.layers import ONE_PROCESS, Start
 from codemill.selfinstruct.sandbox.program import Ending, Outcome, Program
-from codemill.selfinstruct.sandbox.usage import Usage
+from codemill.selfinstruct.sandbox.usage import Usage, children
 
 _START_SECS = 30.0
 _GRACE_SECS = 5.0  # beyond the wall limit, after which the watcher itself is ended
@@ -52,26 +53,22 @@ class WarmSandbox:
     def run(self, program: Program) -> Outcome:
         """Run a program to its end. Raises RunError where no sandbox can be started, or this one is closed; ValueError
         for a file outside of the program's folder."""
-        if program.limits.processes > 1 and self.layer in ONE_PROCESS:
-            raise RunError(
-                f"{program.command[0]}: needs {program.limits.processes} processes, and the layer {self.layer} holds "
-                "one; install bubblewrap (Debian: apt-get install bubblewrap)"
-            )
-        for name in program.files:
-            parts = PurePosixPath(name).parts
-            if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-                raise ValueError(f"{name!r}: a program's file must lie in its folder; give a relative path without ..")
-        for _ in range(_TRIES):
-            template = self._take()
-            try:
-                outcome = template.run(program)
-            except BaseException as error:
-                self._drop(template)
-                if not isinstance(error, WatcherLostError):
-                    raise
-            else:
-                self._give_back(template)
-                return outcome
+        try:
+            _check(program, self.layer)
+            for attempt in range(1 if program.pipes else _TRIES):
+                template = self._take(fresh=attempt > 0)
+                try:
+                    outcome = template.run(program)
+                except BaseException as error:
+                    self._drop(template)
+                    if not isinstance(error, WatcherLostError):
+                        raise
+                else:
+                    self._give_back(template)
+                    return outcome
+        finally:
+            for descriptor in program.pipes:
+                os.close(descriptor)
         return Outcome("lost", 0, b"", b"", 0.0, 0.0)
 
     def provenance(self) -> dict[str, str]:
@@ -84,12 +81,18 @@ class WarmSandbox:
         for template in everyone:
             template.end()
 
-    def _take(self) -> _Template:
+    def _take(self, fresh: bool) -> _Template:
+        while not fresh:
+            with self._lock:
+                if not self._idle:
+                    break
+                template = self._idle.pop()
+            if template.lives():
+                return template
+            self._drop(template)
         with self._lock:
             if self._closed:
                 raise RunError("the sandbox is closed")
-            if self._idle:
-                return self._idle.pop()
         template = _Template(self._start())
         with self._lock:
             self._all.add(template)
@@ -104,6 +107,18 @@ class WarmSandbox:
         with self._lock:
             self._all.discard(template)
         template.end()
+
+
+def _check(program: Program, layer: str) -> None:
+    if program.limits.processes > 1 and layer in ONE_PROCESS:
+        raise RunError(
+            f"{program.command[0]}: needs {program.limits.processes} processes, and the layer {layer} holds one; "
+            "install bubblewrap (Debian: apt-get install bubblewrap)"
+        )
+    for name in program.files:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+            raise ValueError(f"{name!r}: a program's file must lie in its folder; give a relative path without ..")
 
 
 class _Template:
@@ -129,6 +144,12 @@ class _Template:
             self.end()
             raise RunError(f"a sandbox did not start: {words}")
         ours.settimeout(None)
+        for process in (self._process.pid, *children(self._process.pid)):
+            with contextlib.suppress(OSError):  # where memory is short, the kernel ends these first
+                Path(f"/proc/{process}/oom_score_adj").write_text("1000")
+
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def run(self, program: Program) -> Outcome:
         with contextlib.ExitStack() as stack:
@@ -158,7 +179,7 @@ class _Template:
         }
         header, blobs = json.dumps(job).encode(), b"".join(program.files.values())
         try:
-            socket.send_fds(self._control, [struct.pack("<II", len(header), len(blobs))], fds)
+            socket.send_fds(self._control, [b"J" + struct.pack("<II", len(header), len(blobs))], fds)
             self._control.sendall(header + blobs)
         except OSError as error:
             raise WatcherLostError from error
@@ -174,6 +195,8 @@ class _Template:
         with selectors.DefaultSelector() as selector:
             for descriptor in (*readers, self._control.fileno()):
                 selector.register(descriptor, selectors.EVENT_READ)
+            if program.stop is not None:
+                selector.register(program.stop, selectors.EVENT_READ)
             while selector.get_map():
                 left = deadline - time.monotonic()
                 if left < 0:
@@ -182,6 +205,12 @@ class _Template:
                     if key.fd == self._control.fileno():
                         told = self._told()
                         selector.unregister(key.fd)
+                        if program.stop is not None and program.stop in selector.get_map():
+                            selector.unregister(program.stop)
+                    elif key.fd == program.stop:
+                        selector.unregister(key.fd)
+                        ended = ended or "stopped"
+                        self._ask_for_the_end()
                     elif not _read(key.fd, written[key.fd], limits.output_bytes):
                         selector.unregister(key.fd)
                 if not told and not ended:
@@ -212,11 +241,21 @@ class _Template:
     def end(self) -> None:
         """End the waiting process with all that it holds; calling it twice is fine."""
         self._control.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._start.outer and self.lives():
+            for first in children(self._process.pid):
+                _kill(first)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_SECS)
+        if self.lives():
+            _kill(self._process.pid)
+            self._process.wait()
         self._said.close()
         self._start.clean()
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def _exactly(control: socket.socket, size: int) -> bytes:
@@ -259,7 +298,7 @@ def _outcome(told: dict[str, Any], ended: Ending | None, outputs: list[bytes], p
         ending = ended
     elif told["ended"] == "wall":
         ending = "wall"
-    elif killed and (code == signal.SIGXCPU or (code == signal.SIGKILL and cpu_secs >= program.limits.cpu_secs)):
+    elif cpu_secs > max(1, math.ceil(program.limits.cpu_secs)) or (killed and code == signal.SIGXCPU):
         ending = "cpu"
     elif code and any(word in outputs[1][-4096:] for word in _SHORT_OF_MEMORY):
         ending = "memory"
