@@ -34,7 +34,7 @@ def open_sandbox(
         if name not in LAYERS:
             known = ", ".join(LAYERS)
             raise ConfigError(f"sandbox.layers: {name}: no such layer{nearest(name, LAYERS)}; the layers are {known}")
-    refused = []
+    refused: list[str] = []
     for name in [layer for layer in LAYERS if layer in wanted]:
         sandbox = WarmSandbox(name, partial(LAYERS[name], tuple(tools)), _version(name))
         why = _why_not(sandbox)

@@ -32,8 +32,8 @@ class Program(NamedTuple):
     """A command in a work folder of its own, which is empty but for `files` and is the current folder.
 
     command: the words of it; the first may be PYTHON. files: relative path -> content. environment: all of it.
-    pipes: descriptors that go over to the program as 3, 4, ... (nothing else is inherited), and are closed here. stop: a
-    descriptor of the caller's; when it can be read, or its other end is closed, the program is ended.
+    pipes: descriptors that go over to the program as 3, 4, ... (nothing else is inherited), and are closed here.
+    stop: a descriptor of the caller's; when it can be read, or its other end is closed, the program is ended.
     """
 
     command: tuple[str, ...]

@@ -146,10 +146,11 @@ def _run(control, job, size, fds, folder, setup):
         try:
             blobs = _exactly(control, size)
             os.write(say, b"1")
-            control.close()
+            control.detach()
+            _take_over(fds)
             _write_files(folder, job, blobs, setup)
             del blobs
-            _become(job, fds, folder, setup, parent)
+            _become(job, folder, setup, parent)
         except BaseException:
             os.write(2, traceback.format_exc().encode("utf-8", "replace"))
         os._exit(125)
@@ -199,13 +200,17 @@ def _end_all(setup):
             return
 
 
-def _become(job, fds, folder, setup, parent):
-    """In the child: shut ourselves in, then be the program."""
-    os.setsid()
+def _take_over(fds):
+    """In the child: the program's descriptors become 0, 1, 2, ..., and no other stays."""
     high = [_moved(fd) for fd in fds]
     for number, fd in enumerate(high):
         os.dup2(fd, number, inheritable=True)
     os.closerange(len(high), 4096)
+
+
+def _become(job, folder, setup, parent):
+    """Shut ourselves in, then be the program."""
+    os.setsid()
     os.chdir(folder)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
@@ -317,7 +322,7 @@ def _be_python(arguments, folder):
         with contextlib.suppress(BaseException):
             traceback.print_exception(type(error), error, shown)
     with contextlib.suppress(BaseException):
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -1,0 +1,4 @@
+"""Runs for ever."""
+
+while True:
+    pass

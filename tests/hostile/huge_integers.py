@@ -1,0 +1,3 @@
+"""Reckons with integers of a billion digits."""
+
+print(len(str((10 ** 10 ** 8) ** (10 ** 3))))

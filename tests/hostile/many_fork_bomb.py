@@ -1,0 +1,9 @@
+"""With processes allowed: forks for ever."""
+
+import os
+
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
