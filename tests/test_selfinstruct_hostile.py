@@ -68,7 +68,8 @@ class Bait:
     def _seen(self) -> list[Any]:
         file, sleeper = self.file.stat(), psutil.Process(self.process.pid)
         return [self.file.read_text(), stat.filemode(file.st_mode), file.st_uid, file.st_mtime_ns, file.st_nlink,
-                os.listxattr(self.file), sorted(each.name for each in self.folder.iterdir()), stat.filemode(self.folder.stat().st_mode),
+                os.listxattr(self.file), sorted(each.name for each in self.folder.iterdir()),
+                stat.filemode(self.folder.stat().st_mode),
                 sleeper.nice(), sleeper.cpu_affinity(), sleeper.rlimit(psutil.RLIMIT_CPU)]  # fmt: skip
 
     def harm(self) -> str:

@@ -215,11 +215,13 @@ def _become(job, folder, setup, parent):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     command, environment = job["command"], job["environment"]
-    inside = command[0] == "python" and not environment and len(command) > 1 and not command[1].startswith("-")
+    inside = command[0] == "python" and len(command) > 1 and not command[1].startswith("-")
     if not inside:
         command = [sys.executable, "-X", "utf8", *command[1:]] if command[0] == "python" else command
     _shut_in(job, folder, setup, parent)
     if inside:
+        os.environ.clear()
+        os.environ.update(environment)
         _be_python(command[1:], folder)
     try:
         os.execvpe(command[0], command, environment)
