@@ -23,15 +23,15 @@ import psutil
 import pytest
 
 from codemill.errors import RunError
-from codemill.selfinstruct.sandbox.choose import open_sandbox
-from codemill.selfinstruct.sandbox.layers import LAYERS, ONE_PROCESS
+from codemill.selfinstruct.sandbox.choose import LAYERS, open_sandbox
+from codemill.selfinstruct.sandbox.layers import ONE_PROCESS
 from codemill.selfinstruct.sandbox.program import PYTHON, Limits, Outcome, Program, Sandbox
 
 HOSTILE = {path.stem: path for path in sorted((Path(__file__).parent / "hostile").glob("*.py"))}
 LIMITS = Limits(cpu_secs=1, wall_secs=3, memory_bytes=256 << 20, folder_bytes=4 << 20, output_bytes=1 << 16)
 MANY = 8  # processes of the programs whose names begin with many_
 AT_ONCE = 4
-PER_TEMPLATE = {"bubblewrap": 2, "landlock": 1}  # processes of a sandbox that waits
+PER_TEMPLATE = {"bubblewrap": 2, "landlock": 1, "wasi": 0}  # processes of a sandbox that waits
 HARMLESS = b"import bait  # left-by-an-earlier-program\nprint(sum(map(int, input().split())))"
 SECRET = "a-secret-of-the-host-2c9d"
 

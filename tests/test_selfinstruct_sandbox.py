@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,17 +22,17 @@ import psutil
 import pytest
 
 from codemill.errors import ConfigError, RunError
-from codemill.selfinstruct.sandbox import canaries, choose, layers, seccomp
+from codemill.selfinstruct.sandbox import canaries, layers, seccomp
 from codemill.selfinstruct.sandbox.choose import open_sandbox
-from codemill.selfinstruct.sandbox.program import PYTHON, Limits, Outcome, Program
-from codemill.selfinstruct.sandbox.warm import WarmSandbox
+from codemill.selfinstruct.sandbox.program import PYTHON, Limits, Outcome, Program, Sandbox
+from codemill.selfinstruct.sandbox.wasi import WASM
 
 LIMITS = Limits(cpu_secs=1, wall_secs=20, memory_bytes=256 << 20, folder_bytes=1 << 20, output_bytes=1 << 12)
 AT_ONCE = 4
 
 
-@pytest.fixture(scope="module", params=list(layers.LAYERS))
-def sandbox(request: pytest.FixtureRequest) -> Iterator[WarmSandbox]:
+@pytest.fixture(scope="module", params=list(layers.STARTS))
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     try:
         made = open_sandbox([request.param])
     except RunError as error:
@@ -40,12 +41,12 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[WarmSandbox]:
     made.close()
 
 
-def python(sandbox: WarmSandbox, source: str, **more: object) -> Outcome:
+def python(sandbox: Sandbox, source: str, **more: object) -> Outcome:
     limits = LIMITS._replace(**{name: more.pop(name) for name in Limits._fields if name in more})  # type: ignore[arg-type]
     return sandbox.run(Program((PYTHON, "main.py"), {"main.py": source.encode()}, limits=limits, **more))  # type: ignore[arg-type]
 
 
-def only(sandbox: WarmSandbox, layer: str) -> None:
+def only(sandbox: Sandbox, layer: str) -> None:
     if sandbox.layer != layer:
         pytest.skip(f"the layer {sandbox.layer} does not promise this")
 
@@ -72,7 +73,7 @@ def kill_watchers() -> None:
         ("import os; os.abort()", {}, "signalled"),
     ],
 )
-def test_each_end_has_its_name(sandbox: WarmSandbox, source: str, limits: dict[str, float], ending: str) -> None:
+def test_each_end_has_its_name(sandbox: Sandbox, source: str, limits: dict[str, float], ending: str) -> None:
     outcome = python(sandbox, source, **limits)
     assert outcome.ending == ending, outcome
     assert len(outcome.stdout) <= LIMITS.output_bytes >= len(outcome.stderr)
@@ -80,20 +81,20 @@ def test_each_end_has_its_name(sandbox: WarmSandbox, source: str, limits: dict[s
         assert outcome.code == {"exited": 3, "signalled": signal.SIGABRT}[ending]
 
 
-def test_time_is_the_processors_and_not_the_clocks(sandbox: WarmSandbox) -> None:
+def test_time_is_the_processors_and_not_the_clocks(sandbox: Sandbox) -> None:
     slept = python(sandbox, "import time; time.sleep(1.2)")
     assert (slept.ending, slept.code) == ("exited", 0)
     assert slept.wall_secs >= 1.2 > LIMITS.cpu_secs > slept.cpu_secs
 
 
-def test_open_files_are_limited(sandbox: WarmSandbox) -> None:
+def test_open_files_are_limited(sandbox: Sandbox) -> None:
     source = (
         "kept = []\ntry:\n    while True: kept.append(open('main.py'))\nexcept OSError as error: print(error.errno)"
     )
     assert python(sandbox, source, open_files=16).stdout == f"{errno.EMFILE}\n".encode()
 
 
-def test_the_folder_holds_its_bytes_and_no_more(sandbox: WarmSandbox) -> None:
+def test_the_folder_holds_its_bytes_and_no_more(sandbox: Sandbox) -> None:
     only(sandbox, "bubblewrap")
     fits = python(sandbox, "open('a', 'wb').write(bytes(900_000)); print('ok')")
     assert fits.stdout == b"ok\n"
@@ -103,7 +104,7 @@ def test_the_folder_holds_its_bytes_and_no_more(sandbox: WarmSandbox) -> None:
     assert 0 < int(python(sandbox, flood).stdout) <= 256
 
 
-def test_files_that_do_not_fit_end_the_program_and_not_the_sandbox(sandbox: WarmSandbox) -> None:
+def test_files_that_do_not_fit_end_the_program_and_not_the_sandbox(sandbox: Sandbox) -> None:
     only(sandbox, "bubblewrap")
     outcome = sandbox.run(Program((PYTHON, "main.py"), {"main.py": b"print(1)", "big": bytes(2 << 20)}, limits=LIMITS))
     assert outcome.code == 125 and b"No space left" in outcome.stderr
@@ -120,20 +121,20 @@ def test_files_that_do_not_fit_end_the_program_and_not_the_sandbox(sandbox: Warm
          "done; wait", "memory"),
     ],
 )  # fmt: skip
-def test_what_processes_use_together_is_limited(sandbox: WarmSandbox, script: str, ending: str) -> None:
+def test_what_processes_use_together_is_limited(sandbox: Sandbox, script: str, ending: str) -> None:
     only(sandbox, "bubblewrap")
     outcome = sandbox.run(Program(("sh", "-c", script), limits=LIMITS._replace(processes=6)))
     assert outcome.ending == ending, outcome
     assert outcome.wall_secs < 15
 
 
-def test_a_program_of_many_processes_is_refused_where_it_cannot_be_held(sandbox: WarmSandbox) -> None:
+def test_a_program_of_many_processes_is_refused_where_it_cannot_be_held(sandbox: Sandbox) -> None:
     only(sandbox, "landlock")
     with pytest.raises(RunError, match=r"sh: needs 2 processes, and the layer landlock holds one; install bubblewrap"):
         sandbox.run(Program(("sh", "-c", "true"), limits=LIMITS._replace(processes=2)))
 
 
-def test_what_goes_in_comes_out(sandbox: WarmSandbox) -> None:
+def test_what_goes_in_comes_out(sandbox: Sandbox) -> None:
     source = (
         b"import sys, os, a.b; print(sys.stdin.read(), a.b.x, sys.argv, __name__, sorted(os.listdir('.')), flush=True)"
     )
@@ -143,7 +144,7 @@ def test_what_goes_in_comes_out(sandbox: WarmSandbox) -> None:
     assert outcome.stdout.decode() == "grüße 7 ['main.py', 'one'] __main__ ['a', 'main.py', 'odd é']\n"
 
 
-def test_a_warm_python_behaves_as_one_that_starts(sandbox: WarmSandbox, tmp_path: Path) -> None:
+def test_a_warm_python_behaves_as_one_that_starts(sandbox: Sandbox, tmp_path: Path) -> None:
     source = (
         "import atexit, sys, threading, time, dataclasses, pickle\natexit.register(print, 'last')\n"
         "@dataclasses.dataclass\n"
@@ -173,7 +174,7 @@ def test_a_warm_python_behaves_as_one_that_starts(sandbox: WarmSandbox, tmp_path
         assert warm.stderr.decode().splitlines()[-1:] == cold.stderr.decode().splitlines()[-1:]
 
 
-def test_pipes_go_over_as_three_and_four_and_are_closed_here(sandbox: WarmSandbox) -> None:
+def test_pipes_go_over_as_three_and_four_and_are_closed_here(sandbox: Sandbox) -> None:
     there, back = os.pipe(), os.pipe()
     os.write(there[1], b"question")
     os.close(there[1])
@@ -185,7 +186,7 @@ def test_pipes_go_over_as_three_and_four_and_are_closed_here(sandbox: WarmSandbo
         os.fstat(there[0])
 
 
-def test_a_program_is_stopped_when_the_caller_says_so(sandbox: WarmSandbox) -> None:
+def test_a_program_is_stopped_when_the_caller_says_so(sandbox: Sandbox) -> None:
     reader, writer = os.pipe()
     threading.Timer(0.2, os.close, (writer,)).start()
     outcome = python(sandbox, "import time; time.sleep(60)", stop=reader)
@@ -193,33 +194,33 @@ def test_a_program_is_stopped_when_the_caller_says_so(sandbox: WarmSandbox) -> N
     assert outcome.ending == "stopped" and outcome.wall_secs < 15
 
 
-def test_environment_is_what_is_given_and_nothing_else(sandbox: WarmSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_what_is_given_and_nothing_else(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODEMILL_SECRET", "x")
     source = "import os; print(sorted(set(os.environ) - {'PWD', 'LC_CTYPE'}))"
     assert python(sandbox, source).stdout == b"[]\n"
     assert python(sandbox, source, environment={"A": "b"}).stdout == b"['A']\n"
 
 
-def test_a_missing_command_is_said(sandbox: WarmSandbox) -> None:
+def test_a_missing_command_is_said(sandbox: Sandbox) -> None:
     outcome = sandbox.run(Program(("no-such-tool",), limits=LIMITS))
     assert (outcome.ending, outcome.code) == ("exited", 127)
     assert outcome.stderr == b"no-such-tool: No such file or directory\n"
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "", "a\0b"])
-def test_a_file_outside_of_the_folder_is_refused(sandbox: WarmSandbox, name: str) -> None:
+def test_a_file_outside_of_the_folder_is_refused(sandbox: Sandbox, name: str) -> None:
     with pytest.raises(ValueError, match="must lie in its folder"):
         sandbox.run(Program((PYTHON, name), {name: b""}))
 
 
-def test_threads_share_a_sandbox_and_outlive_those_who_started_it(sandbox: WarmSandbox) -> None:
+def test_threads_share_a_sandbox_and_outlive_those_who_started_it(sandbox: Sandbox) -> None:
     for _ in range(2):  # the second time, whoever started the waiting processes is gone
         with ThreadPoolExecutor(AT_ONCE) as pool:
             outcomes = list(pool.map(lambda n: python(sandbox, f"print({n} ** 2)").stdout, range(24)))
         assert outcomes == [f"{n**2}\n".encode() for n in range(24)]
 
 
-def test_a_killed_watcher_loses_nothing(sandbox: WarmSandbox) -> None:
+def test_a_killed_watcher_loses_nothing(sandbox: Sandbox) -> None:
     found: list[Outcome] = []
     source = "import time; time.sleep(0.5); print('done')"
     thread = threading.Thread(target=lambda: found.append(python(sandbox, source)))
@@ -231,7 +232,7 @@ def test_a_killed_watcher_loses_nothing(sandbox: WarmSandbox) -> None:
     assert python(sandbox, "print(1)").stdout == b"1\n"
 
 
-def test_what_is_watched_by_nobody_is_lost_and_says_so(sandbox: WarmSandbox) -> None:
+def test_what_is_watched_by_nobody_is_lost_and_says_so(sandbox: Sandbox) -> None:
     done = threading.Event()
 
     def kill_always() -> None:
@@ -249,7 +250,7 @@ def test_what_is_watched_by_nobody_is_lost_and_says_so(sandbox: WarmSandbox) -> 
         thread.join()
 
 
-def test_a_caller_who_is_killed_leaves_nothing(sandbox: WarmSandbox, tmp_path: Path) -> None:
+def test_a_caller_who_is_killed_leaves_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     code = (
         "import tempfile; from codemill.selfinstruct.sandbox.choose import open_sandbox\n"
         "from codemill.selfinstruct.sandbox.program import *\n"
@@ -269,7 +270,7 @@ def test_a_caller_who_is_killed_leaves_nothing(sandbox: WarmSandbox, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_close_ends_everything_and_may_be_called_twice(sandbox: WarmSandbox) -> None:
+def test_close_ends_everything_and_may_be_called_twice(sandbox: Sandbox) -> None:
     other = open_sandbox([sandbox.layer])
     other.close()
     other.close()
@@ -277,7 +278,7 @@ def test_close_ends_everything_and_may_be_called_twice(sandbox: WarmSandbox) -> 
         other.run(Program((PYTHON, "main.py"), {"main.py": b""}))
 
 
-def test_provenance_names_layer_version_and_kernel(sandbox: WarmSandbox) -> None:
+def test_provenance_names_layer_version_and_kernel(sandbox: Sandbox) -> None:
     told = sandbox.provenance()
     assert told["layer"] == sandbox.layer and told["kernel"] == platform.release()
     assert sandbox.layer != "bubblewrap" or told["layer_version"].startswith("bubblewrap ")
@@ -287,7 +288,9 @@ def test_no_layer_means_refusal_with_every_reason(monkeypatch: pytest.MonkeyPatc
     def missing(tools: tuple[str, ...]) -> layers.Start:
         raise RunError("is not there")
 
-    monkeypatch.setattr(choose, "LAYERS", dict.fromkeys(layers.LAYERS, missing))
+    monkeypatch.delenv(WASM, raising=False)
+    for layer in layers.STARTS:
+        monkeypatch.setitem(layers.STARTS, layer, missing)
     with pytest.raises(
         RunError, match=r"nothing is run: bubblewrap: is not there; landlock: is not there.*apt-get install"
     ):
@@ -325,7 +328,7 @@ def test_an_unknown_layer_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("layer", list(layers.LAYERS))
+@pytest.mark.parametrize("layer", list(layers.STARTS))
 def test_an_ordinary_user_has_the_same_sandbox(layer: str) -> None:
     """Through Debian's own python, because that of a virtual environment may lie where only root can read."""
     python3 = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/bin")
@@ -404,3 +407,21 @@ def test_call_numbers_are_those_of_the_kernels_headers(tmp_path: Path) -> None:
     for name, numbers in {**tables, **checked}.items():
         if numbers[1] is not None and f"__NR_{name}" in other:
             assert other[f"__NR_{name}"] == str(numbers[1]), name
+
+
+def test_webassembly_says_what_it_misses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("wasmtime")
+    monkeypatch.setenv(WASM, str(tmp_path / "none.wasm"))
+    with pytest.raises(RunError, match=rf"wasi: {WASM}=.*none.wasm: there is no such file"):
+        open_sandbox(["wasi"])
+    (tmp_path / "none.wasm").write_bytes(b"no module")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(RunError, match="is not what wasmtime can load"):
+        open_sandbox(["wasi"])
+    assert [path.name for path in tmp_path.iterdir()] == ["none.wasm"]
+
+
+def test_webassembly_without_wasmtime_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wasmtime", None)
+    with pytest.raises(RunError, match=r"pip install 'codemill\[wasi\]'"):
+        open_sandbox(["wasi"])

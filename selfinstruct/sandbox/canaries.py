@@ -21,10 +21,14 @@ from codemill.selfinstruct.sandbox.program import PYTHON, Limits, Outcome, Progr
 _SECRET = "codemill-canary-5e1f"
 _LIMITS = Limits(cpu_secs=2, wall_secs=10, memory_bytes=256 << 20, folder_bytes=1 << 20, output_bytes=1 << 16)
 _BENIGN = """
-import csv, sys, threading
+import csv, sys
 found = []
-thread = threading.Thread(target=lambda: found.append(sum(map(int, sys.stdin.read().split()))))
-thread.start(); thread.join()
+work = lambda: found.append(sum(map(int, sys.stdin.read().split())))
+if sys.platform != "wasi":
+    import threading
+    thread = threading.Thread(target=work)
+    thread.start(); thread.join()
+else: work()
 print(open("beside.txt").read(), found[0])
 """
 
@@ -59,10 +63,11 @@ libc = ctypes.CDLL(None)
 if libc.ptrace(16, BAIT_PROCESS, 0, 0) == 0: print('ESCAPED')
 """,
     "an inherited descriptor": """
-import os
+import os, stat, sys
 for number in range(3, 256):
-    try: os.fstat(number)
+    try: found = os.fstat(number)
     except OSError: continue
+    if sys.platform == 'wasi' and stat.S_ISDIR(found.st_mode): continue  # its folder, its library: not ours
     print('ESCAPED', number, os.readlink(f'/proc/self/fd/{number}') if os.path.exists('/proc/self') else '')
 """,
     "starting a process": "import os\nif os.fork() == 0: os._exit(0)\nprint('ESCAPED')",

@@ -12,16 +12,30 @@ from functools import partial
 
 from codemill.errors import ConfigError, RunError
 from codemill.selfinstruct.sandbox.canaries import not_held
-from codemill.selfinstruct.sandbox.layers import LAYERS
+from codemill.selfinstruct.sandbox.layers import STARTS
+from codemill.selfinstruct.sandbox.program import Sandbox
 from codemill.selfinstruct.sandbox.warm import WarmSandbox
+from codemill.selfinstruct.sandbox.wasi import WasiSandbox
 from codemill.settings import nearest
+
+
+def _warm(layer: str, tools: tuple[str, ...]) -> Sandbox:
+    return WarmSandbox(layer, partial(STARTS[layer], tools), _version(layer))
+
+
+# From the strongest to the weakest.
+LAYERS: dict[str, Callable[[tuple[str, ...]], Sandbox]] = {
+    "bubblewrap": partial(_warm, "bubblewrap"),
+    "landlock": partial(_warm, "landlock"),
+    "wasi": WasiSandbox,
+}
 
 
 def open_sandbox(
     layers: Sequence[str] | None = None,
     tools: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
-) -> WarmSandbox:
+) -> Sandbox:
     """The strongest layer that holds all canaries.
 
     layers: those that may be used (default: all). tools: folders that programs may read beside the system's own. say:
@@ -36,7 +50,11 @@ def open_sandbox(
             raise ConfigError(f"sandbox.layers: {name}: no such layer{nearest(name, LAYERS)}; the layers are {known}")
     refused: list[str] = []
     for name in [layer for layer in LAYERS if layer in wanted]:
-        sandbox = WarmSandbox(name, partial(LAYERS[name], tuple(tools)), _version(name))
+        try:
+            sandbox = LAYERS[name](tuple(tools))
+        except RunError as error:
+            refused.append(f"{name}: {error}")
+            continue
         why = _why_not(sandbox)
         if not why:
             say(f"sandbox: {name} holds all canaries" + "".join(f"; {each}" for each in refused))
@@ -49,7 +67,7 @@ def open_sandbox(
     )
 
 
-def _why_not(sandbox: WarmSandbox) -> str:
+def _why_not(sandbox: Sandbox) -> str:
     try:
         failed = not_held(sandbox)
     except RunError as error:

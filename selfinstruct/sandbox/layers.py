@@ -5,7 +5,8 @@
     landlock    the kernel's own rules for files, TCP, signals and sockets, and filtered system calls; needs no package
                 and no right; one process a program, and its folder cannot be written to
 
-Both keep our environment, descriptors, network and processes out of reach.
+A third one needs neither, and nothing waits in it: wasi.py. All keep our environment, descriptors, network and
+processes out of reach.
 """
 
 from __future__ import annotations
@@ -130,5 +131,5 @@ def start_landlock(tools: tuple[str, ...] = ()) -> Start:
     return Start(lambda fd: [*python, str(fd), setup], folder)
 
 
-LAYERS: dict[str, Callable[[tuple[str, ...]], Start]] = {"bubblewrap": start_bubblewrap, "landlock": start_landlock}
-ONE_PROCESS = ("landlock",)  # layers that cannot hold a program of several processes
+STARTS: dict[str, Callable[[tuple[str, ...]], Start]] = {"bubblewrap": start_bubblewrap, "landlock": start_landlock}
+ONE_PROCESS = ("landlock", "wasi")  # layers that cannot hold a program of several processes

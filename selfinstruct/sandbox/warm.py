@@ -32,7 +32,7 @@ _START_SECS = 30.0
 _GRACE_SECS = 5.0  # beyond the wall limit, after which the watcher itself is ended
 _LOOK_EVERY_SECS = 0.05
 _TRIES = 2
-_SHORT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"OutOfMemoryError", b"heap out of memory")
+SHORT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"OutOfMemoryError", b"heap out of memory")
 
 
 class WatcherLostError(Exception):
@@ -54,7 +54,7 @@ class WarmSandbox:
         """Run a program to its end. Raises RunError where no sandbox can be started, or this one is closed; ValueError
         for a file outside of the program's folder."""
         try:
-            _check(program, self.layer)
+            check(program, self.layer)
             for attempt in range(1 if program.pipes else _TRIES):
                 template = self._take(fresh=attempt > 0)
                 try:
@@ -109,7 +109,8 @@ class WarmSandbox:
         template.end()
 
 
-def _check(program: Program, layer: str) -> None:
+def check(program: Program, layer: str) -> None:
+    """Raises RunError for more processes than a layer holds, ValueError for a file outside of the program's folder."""
     if program.limits.processes > 1 and layer in ONE_PROCESS:
         raise RunError(
             f"{program.command[0]}: needs {program.limits.processes} processes, and the layer {layer} holds one; "
@@ -211,7 +212,7 @@ class _Template:
                         selector.unregister(key.fd)
                         ended = ended or "stopped"
                         self._ask_for_the_end()
-                    elif not _read(key.fd, written[key.fd], limits.output_bytes):
+                    elif not read_some(key.fd, written[key.fd], limits.output_bytes):
                         selector.unregister(key.fd)
                 if not told and not ended:
                     ended = _exceeded(list(written.values()), program, usage)
@@ -268,7 +269,7 @@ def _exactly(control: socket.socket, size: int) -> bytes:
     return data
 
 
-def _read(descriptor: int, into: bytearray, limit: int) -> bool:
+def read_some(descriptor: int, into: bytearray, limit: int) -> bool:
     """Take what there is; what goes beyond the limit is counted by one byte. False at the end."""
     piece = os.read(descriptor, 1 << 16)
     into += piece[: max(0, limit + 1 - len(into))]
@@ -300,6 +301,6 @@ def _outcome(told: dict[str, Any], ended: Ending | None, outputs: list[bytes], p
         ending = "wall"
     elif cpu_secs > max(1, math.ceil(program.limits.cpu_secs)) or (killed and code == signal.SIGXCPU):
         ending = "cpu"
-    elif code and any(word in outputs[1][-4096:] for word in _SHORT_OF_MEMORY):
+    elif code and any(word in outputs[1][-4096:] for word in SHORT_OF_MEMORY):
         ending = "memory"
     return Outcome(ending, code, outputs[0], outputs[1], cpu_secs, told["wall_secs"])

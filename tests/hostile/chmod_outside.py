@@ -1,6 +1,7 @@
 """Changes mode, owner, times and attributes of a file outside, which Landlock alone would allow."""
 
 import os
+import sys
 
 import bait
 
@@ -17,4 +18,5 @@ for work in (
         work()
     except OSError:
         continue
-    print("ESCAPED: changed what is outside")
+    if sys.platform != "wasi":  # where chmod does nothing and succeeds; who laid the bait looks whether it changed
+        print("ESCAPED: changed what is outside")
