@@ -90,8 +90,7 @@ class WasiSandbox:
 def _follow(process: subprocess.Popen[bytes], program: Program) -> Outcome:
     """Read what the program writes until it ends, or is ended."""
     begin, limits = time.monotonic(), program.limits
-    assert process.stdout is not None and process.stderr is not None
-    written = {each.fileno(): bytearray() for each in (process.stdout, process.stderr)}
+    written = {each.fileno(): bytearray() for each in (process.stdout, process.stderr) if each is not None}
     ended: Ending | None = None
     with selectors.DefaultSelector() as selector:
         for descriptor in (*written, *(() if program.stop is None else (program.stop,))):
@@ -119,4 +118,4 @@ def _follow(process: subprocess.Popen[bytes], program: Program) -> Outcome:
         ending = "cpu"
     elif ending == "exited" and code and any(word in outputs[1][-4096:] for word in SHORT_OF_MEMORY):
         ending = "memory"
-    return Outcome(ending, code, *outputs, usage.ru_utime + usage.ru_stime, time.monotonic() - begin)
+    return Outcome(ending, code, outputs[0], outputs[1], usage.ru_utime + usage.ru_stime, time.monotonic() - begin)

@@ -39,7 +39,9 @@ def main(compiled: str, folder: str, setup: dict) -> int:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     signal.alarm(math.ceil(setup["wall_secs"]) + 5)  # if nobody watches any more
     try:
-        linker.instantiate(store, module).exports(store)["_start"](store)
+        start = linker.instantiate(store, module).exports(store)["_start"]
+        if isinstance(start, wasmtime.Func):
+            start(store)
     except wasmtime.ExitTrap as asked:
         return asked.code
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
