@@ -285,6 +285,17 @@ def test_provenance_names_layer_version_and_kernel(sandbox: Sandbox) -> None:
     assert sandbox.layer != "bubblewrap" or told["layer_version"].startswith("bubblewrap ")
 
 
+def test_tools_can_be_read_and_not_written(sandbox: Sandbox) -> None:
+    """In a folder under /tmp, where programs otherwise find their own."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        Path(name, "tool").write_text("a tool")
+        other = open_sandbox([sandbox.layer], tools=(name,))
+        outcome = python(other, f"print(open('{name}/tool').read(), flush=True); open('{name}/tool', 'w')")
+        other.close()
+    assert outcome.stdout == b"a tool\n" and outcome.code == 1
+
+
 def test_no_layer_means_refusal_with_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(tools: tuple[str, ...]) -> layers.Start:
         raise RunError("is not there")

@@ -28,6 +28,7 @@ from codemill.selfinstruct.sandbox import seccomp
 from codemill.selfinstruct.sandbox.template import WORK
 
 _TEMPLATE = Path(__file__).with_name("template.py")
+_INSIDE = "/template.py"  # where bubblewrap shows it
 _FIRST_USER = 60_000  # Debian keeps 60000-64999 for what its packages ask for; nothing of ours belongs to them
 _USERS = 4_000
 # What programs of other languages and the interpreter read. Nothing of a user lies there.
@@ -93,12 +94,16 @@ def start_bubblewrap(tools: tuple[str, ...] = ()) -> Start:
                "--as-pid-1", "--new-session", "--cap-add", "ALL"]  # fmt: skip
     if os.geteuid() != 0:
         command += ["--unshare-user"]
-    command += _visible([*_SYSTEM, *tools, str(home), str(_TEMPLATE)])
+    readable = [*_SYSTEM, *tools, str(home)]
+    command += [*_visible(readable), "--ro-bind", str(_TEMPLATE), _INSIDE]
     for device in _DEVICES:
         command += ["--dev-bind-try", device, device]
-    command += ["--dir", WORK, "--symlink", WORK, "/tmp", "--chdir", "/", "--remount-ro", "/"]
+    command += ["--dir", WORK, "--chdir", "/"]
+    if not any(path.startswith("/tmp/") for path in readable):
+        command += ["--symlink", WORK, "/tmp"]
+    command += ["--remount-ro", "/"]
     setup = _setup(mounts=True, first=True, uid=user, landlock=False)
-    python = [str(interpreter()), "-I", "-S", "-X", "utf8", str(_TEMPLATE)]
+    python = [str(interpreter()), "-I", "-S", "-X", "utf8", _INSIDE]
     return Start(lambda fd: [*command, *python, str(fd), setup], outer=True)
 
 
