@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,8 +39,8 @@ class WasiSandbox:
         path = os.environ.get(WASM, "")
         if not path or not Path(path).is_file():
             raise RunError(f"{WASM}={path}: there is no such file; give the path of a python.wasm built for WASI")
-        self._folder = Path(tempfile.mkdtemp(prefix="codemill-sandbox-"))
-        self._compiled = self._folder / "compiled"
+        self._folder = tempfile.TemporaryDirectory(prefix="codemill-sandbox-", ignore_cleanup_errors=True)
+        self._compiled = Path(self._folder.name, "compiled")
         self._closed = False
         import wasmtime
 
@@ -63,7 +62,7 @@ class WasiSandbox:
         finally:
             for descriptor in program.pipes:
                 os.close(descriptor)
-        with tempfile.TemporaryDirectory(dir=self._folder) as name, tempfile.TemporaryFile() as stdin:
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as name, tempfile.TemporaryFile() as stdin:
             for path, content in program.files.items():
                 file = Path(name, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +83,7 @@ class WasiSandbox:
 
     def close(self) -> None:
         self._closed = True
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()
 
 
 def _follow(process: subprocess.Popen[bytes], program: Program) -> Outcome:
