@@ -27,7 +27,8 @@ from codemill.selfinstruct.sandbox.choose import LAYERS, open_sandbox
 from codemill.selfinstruct.sandbox.layers import ONE_PROCESS
 from codemill.selfinstruct.sandbox.program import PYTHON, Limits, Outcome, Program, Sandbox
 
-HOSTILE = {path.stem: path for path in sorted((Path(__file__).parent / "hostile").glob("*.py"))}
+FILES = sorted((Path(__file__).parent / "hostile").glob("*.py"))
+HOSTILE = {path.stem: path for path in FILES if not path.stem.startswith("forge_")}  # those lie to the judge
 LIMITS = Limits(cpu_secs=1, wall_secs=3, memory_bytes=256 << 20, folder_bytes=4 << 20, output_bytes=1 << 16)
 MANY = 8  # processes of the programs whose names begin with many_
 AT_ONCE = 4
