@@ -14,7 +14,7 @@ from typing import NamedTuple
 from codemill.selfinstruct.mutants import mutants
 from codemill.selfinstruct.sandbox.program import Limits
 from codemill.selfinstruct.store import key_of
-from codemill.selfinstruct.tests_of import Refused, Tests
+from codemill.selfinstruct.tests_of import Refused, Suite
 from codemill.selfinstruct.verdicts import Check, Verdict
 
 # stage -> reason -> what it means; every reason of a row of DROPPED.
@@ -68,7 +68,7 @@ def check_of(key: str, solution: str, tests: Sequence[str], function: str, limit
     return Check(key, solution, "\n".join(tests) + "\n", names=(function,), limits=limits)
 
 
-async def refuse_stubs(identity: str, tests: Tests, limits: Limits, ask: Ask) -> Refused | None:
+async def refuse_stubs(identity: str, tests: Suite, limits: Limits, ask: Ask) -> Refused | None:
     """Tests prove something if every stub fails them."""
     checks = [
         check_of(f"{identity}/stub {name}", _stub(tests.function, value), tests.asserts, tests.function, limits)
@@ -84,7 +84,7 @@ def _stub(function: str, value: str) -> str:
 
 
 async def accept(
-    identity: str, solutions: Sequence[tuple[int, str]], tests: Tests, limits: Limits, ask: Ask
+    identity: str, solutions: Sequence[tuple[int, str]], tests: Suite, limits: Limits, ask: Ask
 ) -> Accepted | Refused:
     """The first of the solutions (sample's number, text) that passes every test, twice."""
     checks = [
@@ -105,7 +105,7 @@ async def accept(
 
 
 async def count_killed(
-    identity: str, solution: str, tests: Tests, limits: Limits, most: int, seed: int, ask: Ask
+    identity: str, solution: str, tests: Suite, limits: Limits, most: int, seed: int, ask: Ask
 ) -> tuple[int, int]:
     """(mutants, those of them that the tests noticed)."""
     changed = mutants(solution, most, int(key_of("mutants", identity, seed)[:8], 16))

@@ -1,7 +1,7 @@
 """The loop: questions, their tests, their solutions, and the gates between them; stages overlap.
 
 Flows in: a config, prompts, and `Answers`. Flows out: rows of TRIPLETS and of DROPPED, in the order of asking. They are
-a pure function of the config and of what was answered: which answer came first, what was stored before and how many were
+a pure function of the config and of what was answered: which answer came first, what was stored before, how many were
 under way change nothing. At most `in_flight` questions are worked on at a time; as many requests for questions wait.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from codemill.errors import CodemillError
@@ -23,7 +23,7 @@ from codemill.selfinstruct.seeds import Snippet, benchmark_index, draw_snippets
 from codemill.selfinstruct.solutions import read_solution, shown_test
 from codemill.selfinstruct.store import key_of
 from codemill.selfinstruct.templates import Prompts
-from codemill.selfinstruct.tests_of import Refused, Tests, read_tests
+from codemill.selfinstruct.tests_of import Refused, Suite, read_tests
 
 _STOP = {"questions": (), "tests": ("[/TESTS]",), "solutions": ("[/PYTHON]",)}
 Row = tuple[bool, dict[str, Any]]  # whether it is a triplet; the row
@@ -84,7 +84,7 @@ class Loop:
             for chosen in chooser.choose(reply, snippet.seed_id if snippet else None):
                 if isinstance(chosen, Question):
                     await self._slots.acquire()
-                    rows.append(group.create_task(self._freed(self._question(chosen))))
+                    rows.append(group.create_task(self._freed(chosen)))
                 else:
                     rows.append(group.create_task(_told(chosen)))
             self._step.advance(0)
@@ -95,9 +95,9 @@ class Loop:
         [reply] = await self._ask("questions", f"batch {number}", prompt, 1)
         return reply
 
-    async def _freed(self, work: Coroutine[Any, Any, Row]) -> Row:
+    async def _freed(self, question: Question) -> Row:
         try:
-            return await work
+            return await self._question(question)
         finally:
             self._slots.release()
 
@@ -124,7 +124,7 @@ class Loop:
             return _refused(question, "tests", shut, tests)
         return await self._solve(question, tests)
 
-    async def _solve(self, question: Question, tests: Tests) -> Row:
+    async def _solve(self, question: Question, tests: Suite) -> Row:
         config = self._config
         shown = shown_test(tests, question.id, config.output.seed)
         prompt = self._prompts.fill("solutions", question=question.text, test=shown)
@@ -139,7 +139,7 @@ class Loop:
             return _refused(question, "solutions", accepted, tests, solutions[-1][1])
         return await self._weigh(question, tests, accepted)
 
-    async def _weigh(self, question: Question, tests: Tests, accepted: Accepted) -> Row:
+    async def _weigh(self, question: Question, tests: Suite, accepted: Accepted) -> Row:
         gates, solution = self._config.gates, accepted.solution
         made, killed = await count_killed(
             question.id, solution, tests, self._limits, gates.mutants, self._config.output.seed, self._answers.judge
@@ -170,7 +170,7 @@ async def _told(row: dict[str, Any]) -> Row:
 
 
 def _refused(
-    question: Question, stage: str, why: Refused, tests: Tests | None = None, solution: str | None = None
+    question: Question, stage: str, why: Refused, tests: Suite | None = None, solution: str | None = None
 ) -> Row:
     asserts = None if tests is None else list(tests.asserts)
     return False, dropped(why.reason, why.detail, question.id, question.text, stage, tests=asserts, solution=solution)

@@ -1,7 +1,7 @@
 """Mutants: small, wrong changes of a solution, of which its tests should notice most.
 
-Flows in: a Python program. Flows out: distinct programs, each with one change: an operator replaced, a constant altered,
-a condition negated, a statement left out, a returned value replaced. Which and in what order is a function of the
+Flows in: a Python program. Flows out: distinct programs, each with one change: operator replaced, constant altered,
+condition negated, statement left out, a returned value replaced. Which and in what order is a function of the
 program and the seed alone. Some mutants do the same as the program (they are equivalent), so a threshold below 1 is
 asked of tests. The operators are those of the mutation testing literature (Offutt et al. 1996, "sufficient" operators).
 """

@@ -10,12 +10,12 @@ import random
 import re
 
 from codemill.selfinstruct.store import key_of
-from codemill.selfinstruct.tests_of import Refused, Tests, between, parsed
+from codemill.selfinstruct.tests_of import Refused, Suite, between, parsed
 
 _TAGGED = re.compile(r"\[PYTHON\](.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL)
 
 
-def shown_test(tests: Tests, question_id: str, seed: int) -> str:
+def shown_test(tests: Suite, question_id: str, seed: int) -> str:
     """The one test of a question that a model is shown, so that it knows name and arguments; drawn by the seed."""
     return random.Random(key_of("shown", question_id, seed)).choice(tests.asserts)
 

@@ -5,7 +5,8 @@ answer to a key, in this run or in a later one. The log is only ever appended to
 answer: 16 hex digits of the BLAKE2b hash of what follows, a space, JSON, a newline.
 
 Guarantees: an answer that `put` returned for survives kill -9 (it is with the kernel), and loss of power once
-SYNC_EVERY more were put, or the log closed (it is on the disk then). A last line without newline is what a killed writer left; it
+SYNC_EVERY more were put, or the log closed (it is on the disk then). A last line without newline is what a
+killed writer left; it
 is cut off, and counted in `torn_bytes`. Any other damage is a DataError, never passed over.
 """
 

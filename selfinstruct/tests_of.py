@@ -16,7 +16,7 @@ _TAGGED = re.compile(r"\[TESTS\](.*?)(?:\[/TESTS\]|\Z)", re.DOTALL)
 _FENCED = re.compile(r"```[\w+-]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-class Tests(NamedTuple):
+class Suite(NamedTuple):
     """Distinct asserts in their order, spelled as `ast.unparse` spells them, and the function that each calls."""
 
     asserts: tuple[str, ...]
@@ -48,7 +48,7 @@ def between(text: str, tagged: re.Pattern[str], closing: str) -> str:
     return (fenced[1] if fenced else inner).strip("\n")
 
 
-def read_tests(reply: str, least: int) -> Tests | Refused:
+def read_tests(reply: str, least: int) -> Suite | Refused:
     """The tests in a reply; `least` distinct asserts are asked for."""
     code = between(reply, _TAGGED, "[/TESTS]")
     try:
@@ -68,7 +68,7 @@ def read_tests(reply: str, least: int) -> Tests | Refused:
     distinct = tuple(dict.fromkeys(ast.unparse(ast.Assert(each.test, None)) for each in asserts))
     if len(distinct) < least:
         return Refused("too_few_asserts", f"{len(distinct)} distinct asserts of {len(asserts)}; {least} are needed")
-    return Tests(distinct, common[0])
+    return Suite(distinct, common[0])
 
 
 def _called(expression: ast.expr) -> list[str]:
