@@ -1,16 +1,17 @@
 """Models and judges in Ray actors, behind the words that the loop knows; the driver alone keeps the store.
 
-Flows in: how to open a backend or a judge (a function that can be pickled; it is called inside each actor). Flows out: a
-`Backend` and a `Judge` whose work is done by pools of actors. Back-pressure: each actor has at most so many calls. An actor
-or node that is killed loses nothing: Ray starts the actor anew, elsewhere if need be, and what was asked of it is asked
-again; so the outcome is what the local loop comes to.
+Flows in: how to open a backend or a judge (a function that can be pickled; called inside each actor). Flows out: a
+`Backend` and a `Judge` whose work is done by pools of actors. Back-pressure: each actor has at most so many calls. An
+actor or node that is killed loses nothing: Ray starts the actor anew, elsewhere if need be, and what was asked of it is
+asked again; so the outcome is what the local loop comes to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,6 +22,21 @@ from codemill.selfinstruct.backends.base import Backend, Reply, Request
 from codemill.selfinstruct.verdicts import Check, Judge, Verdict
 
 _TRIES_AGAIN = {"max_restarts": -1, "max_task_retries": -1}
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A connection to the Ray at an address, or (null) to one of our own on this machine, which ends with it."""
+    try:
+        ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"ray.address: {address}: no Ray can be reached there ({error}); start it, or name another"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 class _Model:

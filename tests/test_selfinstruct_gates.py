@@ -71,7 +71,8 @@ def test_the_first_solution_that_passes_twice_is_kept() -> None:
 
 
 def test_sharp_tests_notice_more_mutants_than_dull_ones() -> None:
-    solution = "def largest(x):\n    best = x[0]\n    for y in x:\n        if y > best:\n            best = y\n    return best\n"
+    solution = "def largest(x):\n    best = x[0]\n    for y in x:\n"
+    solution += "        if y > best:\n            best = y\n    return best\n"
     sharp = Suite(("assert largest([1, 3, 2]) == 3", "assert largest([-1, -2]) == -1"), "largest")
     dull = Suite(("assert largest([5]) != 4",), "largest")
     made, sharply = asyncio.run(count_killed("q", solution, sharp, Limits(), 20, 0, ask))

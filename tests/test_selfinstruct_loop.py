@@ -95,6 +95,7 @@ def test_a_model_that_goes_down_ends_the_run_and_what_arrived_is_kept(whole: Pat
     assert len(asked + model.asked) - len(set(asked + model.asked)) <= 8  # what was in flight when it went down
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_moments_reach_the_same_tables_and_ask_at_most_what_was_in_flight_again(
     whole: Path, tmp_path: Path
 ) -> None:

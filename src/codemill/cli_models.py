@@ -1,4 +1,4 @@
-"""The commands of models: train, generate, export; thin as those of `codemill.cli`."""
+"""The commands of models: train, generate, export, self-instruct; thin as those of `codemill.cli`."""
 
 from __future__ import annotations
 
@@ -162,4 +162,30 @@ def export(checkpoint: str, folder: str, dtype: Literal["bf16", "fp32"]) -> None
     click.echo(run(checkpoint, folder, dtype, say=Reporter().say)["out"])
 
 
-COMMANDS = (train, generate, export)
+@click.command("self-instruct")
+@click.argument("config")
+@overrides_option
+@click.option("--fresh", is_flag=True, help="Forget the answers that earlier runs stored.")
+@click.option("--replay", is_flag=True, help="From stored answers alone: no model and no sandbox is opened.")
+@json_option
+@quiet_option
+def self_instruct(
+    config: str, overrides: tuple[str, ...], fresh: bool, replay: bool, as_json: bool, quiet: bool
+) -> None:
+    """Have models write questions, tests and solutions as CONFIG (a YAML file) says; keep what proves itself.
+
+    A second run goes on where the first was stopped, and asks nothing twice.
+    """
+    if fresh and replay:
+        raise ConfigError("--fresh: forgets the answers that --replay is made from; give one of them")
+    from codemill.config_file import load_config
+    from codemill.pipeline.progress import Reporter
+    from codemill.selfinstruct.config import SelfInstructConfig
+    from codemill.selfinstruct.opening import self_instruct as run
+
+    checked = load_config(config, overrides, SelfInstructConfig)
+    summary = run(checked, Reporter(quiet=quiet), replay=replay, fresh=fresh)
+    print_result(summary if as_json else as_lines(summary), as_json)
+
+
+COMMANDS = (train, generate, export, self_instruct)

@@ -3,6 +3,7 @@
 Run as a program (FOLDER, LOG) it does one run, so that it can be killed. The model answers by what it is asked alone.
 """
 
+# ruff: noqa: E501 (replies as a model writes them)
 from __future__ import annotations
 
 import asyncio

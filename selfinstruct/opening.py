@@ -1,0 +1,69 @@
+"""Opens what a config names, and runs the loop with it: here, or in Ray actors.
+
+Flows in: a `SelfInstructConfig`. Flows out: the run's folder and its summary. In a replay nothing is opened.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from codemill.pipeline.progress import Reporter
+from codemill.selfinstruct.backends.base import Backend
+from codemill.selfinstruct.backends.config import open_backend
+from codemill.selfinstruct.config import SelfInstructConfig
+from codemill.selfinstruct.run import run_loop
+from codemill.selfinstruct.verdicts import Judge
+
+
+def self_instruct(
+    config: SelfInstructConfig, reporter: Reporter, *, replay: bool = False, fresh: bool = False
+) -> dict[str, Any]:
+    """Make triplets as the config says, or go on where that was stopped; returns the summary.
+
+    replay: from stored answers alone. fresh: forget them first. Raises ConfigError, DataError and RunError.
+    """
+    if replay:
+        return run_loop(config, None, None, reporter)[1]
+    used = sorted({getattr(config, stage).backend for stage in ("questions", "tests", "solutions")})
+    if config.engine == "ray":
+        return _on_ray(config, used, reporter, fresh)
+    judge = open_judge(config.sandbox.layers, reporter)
+    try:
+        return run_loop(
+            config, {name: open_backend(config.models[name]) for name in used}, judge, reporter, fresh=fresh
+        )[1]
+    finally:
+        judge.close()
+
+
+def open_judge(layers: tuple[str, ...] | None, reporter: Reporter | None = None) -> Judge:
+    """A judge in the strongest sandbox that holds. Raises ConfigError and RunError."""
+    from codemill.selfinstruct.judge.judge import SandboxJudge
+    from codemill.selfinstruct.sandbox.choose import open_sandbox
+
+    said = reporter or Reporter(quiet=True)
+    return SandboxJudge(open_sandbox(layers, say=said.say))
+
+
+def _on_ray(config: SelfInstructConfig, used: list[str], reporter: Reporter, fresh: bool) -> dict[str, Any]:
+    from codemill.selfinstruct import actors
+
+    settings = config.ray
+    with actors.connected(settings.address):
+        models: dict[str, Backend] = {
+            name: actors.RayBackend(
+                functools.partial(open_backend, config.models[name]),
+                settings.generators,
+                config.in_flight,
+                settings.generator_gpus,
+            )
+            for name in used
+        }
+        judge = actors.RayJudge(
+            functools.partial(open_judge, config.sandbox.layers), settings.judges, settings.judge_cpus
+        )
+        try:
+            return run_loop(config, models, judge, reporter, fresh=fresh)[1]
+        finally:
+            judge.close()
