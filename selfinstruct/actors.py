@@ -69,7 +69,7 @@ class _Pool:
     """Actors, of which the one with the fewest calls is next."""
 
     def __init__(self, kind: type, opened: Callable[[], Any], actors: int, calls: int, **resources: float) -> None:
-        made = ray.remote(kind).options(max_concurrency=calls, **_TRIES_AGAIN, **resources)
+        made: Any = ray.remote(kind).options(max_concurrency=calls, **_TRIES_AGAIN, **resources)
         self.actors: Sequence[Any] = [made.remote(opened) for _ in range(actors)]
         self._calls = [0] * actors
         self._lock = threading.Lock()
