@@ -1,6 +1,6 @@
-"""Calls between two processes that do not trust each other: frames on two pipes, which carry exact builtin types alone.
+"""Calls between two processes that do not trust each other: frames on two pipes, of exact builtin types alone.
 
-It runs inside of sandboxes, in the tester and in the solver, and knows the standard library alone. A frame is four bytes
+It runs inside of sandboxes, in the tester and in the solver, and knows the standard library alone. A frame is four
 of length and JSON. Either side may call what the other has shown it, while it waits for an answer itself, so that
 callbacks and returned functions work. Changes that a call made to lists, dicts, sets and bytearrays among its arguments
 are made on the caller's side too. Iterators arrive as what they yield. Exceptions arrive as the builtin class that they

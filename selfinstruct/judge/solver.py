@@ -25,9 +25,12 @@ def main():
     except Exception as error:
         peer.send(["broken", "raised", f"{type(error).__name__}: {error}"[:500]])
         return
-    values = {}
+    values, modules = {}, {}
     for name, value in list(module.__dict__.items()):
-        if name.startswith("__") or isinstance(value, types.ModuleType):
+        if name.startswith("__"):
+            continue
+        if isinstance(value, types.ModuleType):
+            modules[name] = value.__name__
             continue
         if callable(value) and not isinstance(value, type):
             peer.shown[name] = value
@@ -38,7 +41,7 @@ def main():
                 continue
         else:
             peer.shown[name] = _no_class(name)
-    peer.send(["ready", list(peer.shown), values])
+    peer.send(["ready", list(peer.shown), values, modules])
     while True:
         try:
             frame = peer.receive()

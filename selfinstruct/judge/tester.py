@@ -1,13 +1,17 @@
 """The trusted half of a verdict: it holds the tests, and calls a solution that lives in another process.
 
-It runs inside of a sandbox. Flows in, on stdin: one line of JSON (the secret, the names to call). Flows out, as the last
-line of stdout: the secret, and what was found. Whoever does not know the secret cannot say anything.
+It runs inside of a sandbox. Flows in, on stdin: one line of JSON (the secret, the names to call). Flows out, as the
+last line of stdout: the secret, and what was found. Whoever does not know the secret cannot say anything.
 """
 
+import importlib
 import json
 import sys
 
 import crossing
+
+# Not what does something by being imported.
+_STANDARD = sys.stdlib_module_names - {"antigravity", "this", "idlelib", "turtledemo", "__main__"}
 
 
 def main():
@@ -32,7 +36,7 @@ def _run(peer, names):
     hello = peer.receive()
     if hello[0] != "ready":
         return {"reason": hello[1] if hello[1] in ("not_parsed", "raised") else "gone", "detail": str(hello[2])[:500]}
-    space = {"__name__": "__tests__"}
+    space = {"__name__": "__tests__", **_modules(hello[3])}
     for name in [name for name in hello[1] if not names or name in names]:
         space[name] = _proxy(peer, str(name))
     space.update({name: peer.decode(value) for name, value in hello[2].items() if not names or name in names})
@@ -48,6 +52,12 @@ def _run(peer, names):
         reason = "ended_early" if isinstance(error, SystemExit | KeyboardInterrupt) else "raised"
         return {"reason": reason, "detail": _line(error)}
     return {"reason": "passed", "detail": ""}
+
+
+def _modules(imported):
+    """What the solution has imported, tests may use: the tester's own copies, of the standard library alone."""
+    standard = {name: module for name, module in imported.items() if str(module).partition(".")[0] in _STANDARD}
+    return {name: importlib.import_module(str(module)) for name, module in standard.items()}
 
 
 def _proxy(peer, name):

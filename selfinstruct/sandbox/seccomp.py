@@ -74,7 +74,7 @@ _REFUSED_READING: dict[str, tuple[int | None, int | None]] = {
 _FORK: dict[str, tuple[int | None, int | None]] = {"fork": (57, None), "vfork": (58, None)}
 _CLONE3 = (435, 435)  # where it is missing, libraries fall back to clone, whose flags a filter can read
 _YOUNGEST = 451  # calls from here on are not in these tables; libraries do without
-_SOCK_STREAM, _SOCK_TYPES, _AF_UNIX, _PR_SET_PDEATHSIG = 1, 0xF, 1, 1
+_SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPES, _AF_UNIX, _PR_SET_PDEATHSIG = 1, 5, 0xF, 1, 1
 _TERMINAL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FION/FIOCLEX
 
 
@@ -94,8 +94,8 @@ _CHECKED: dict[str, tuple[tuple[int, int], tuple[_Check, ...]]] = {
     "sched_setaffinity": ((203, 122), (_Check(0, (0,)),)),
     "sched_setscheduler": ((144, 119), (_Check(0, (0,)),)),
     "sched_setattr": ((314, 274), (_Check(0, (0,)),)),
-    # asyncio needs pairs; a pair of datagram sockets could send to addresses
-    "socketpair": ((53, 199), (_Check(0, (_AF_UNIX,)), _Check(1, (_SOCK_STREAM,), _SOCK_TYPES))),
+    # asyncio and Rust need pairs that stay connected; a pair of datagram sockets could send to addresses
+    "socketpair": ((53, 199), (_Check(0, (_AF_UNIX,)), _Check(1, (_SOCK_STREAM, _SOCK_SEQPACKET), _SOCK_TYPES))),
     "prctl": ((157, 167), (_Check(0, (_PR_SET_PDEATHSIG,), refused=True),)),  # it dies with who watches it
     "clone": ((56, 220), (_Check(0, (0,), _NEW_NAMESPACES),)),
 }

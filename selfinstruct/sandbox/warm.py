@@ -209,6 +209,8 @@ class _Template:
                         if program.stop is not None and program.stop in selector.get_map():
                             selector.unregister(program.stop)
                     elif key.fd == program.stop:
+                        if told:  # it was over already, and both became known at once
+                            continue
                         selector.unregister(key.fd)
                         ended = ended or "stopped"
                         self._ask_for_the_end()
