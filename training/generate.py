@@ -141,8 +141,7 @@ def run_generate(
         raise ConfigError("nothing to generate: give a prompt, or a prefix and a suffix, and at least 1 sample")
     if samples > 1 and sampling.temperature == 0:
         raise ConfigError(f"{samples} samples at temperature 0 are all the same; give a temperature, say 0.8")
-    place = _device(device)
-    opened = open_model(path, place, torch.float32 if place.type == "cpu" else torch.bfloat16)
+    opened = open_for_generation(path, device)
     heard = _more(listen) if listen is not None and asked == 1 else None
     outputs = []
     for i, generated in enumerate(complete_texts(opened, _repeated(prompts, samples), sampling, heard)):
@@ -154,6 +153,13 @@ def run_generate(
     if heard is not None:
         heard(0, outputs[0]["text"])  # what was held back at the end, as it might have gone on
     return {"model": str(path), "step": opened.step, "outputs": outputs}
+
+
+def open_for_generation(path: str | Path, device: str | None = None) -> OpenedModel:
+    """A model ready to generate: on a CPU in fp32, on a GPU (None = where there is one) in bf16. Raises ConfigError and
+    DataError."""
+    place = _device(device)
+    return open_model(path, place, torch.float32 if place.type == "cpu" else torch.bfloat16)
 
 
 def _repeated(asked: Sequence[T], samples: int) -> list[T]:

@@ -43,7 +43,7 @@ SPECS: dict[str, Spec] = {
     "java": Spec("Problem.java", "javac Problem.java", "java -ea -Xshare:auto Problem", ("javac", "java"),
                  "default-jdk-headless", 30, 2 << 30),
     "shell": Spec("main.sh", "", "bash main.sh", ("bash",), "bash"),
-    "rust": Spec("main.rs", "{tool} -o main main.rs", "./main", ("rustc", "cc"), "rustc", 30, 2 << 30),
+    "rust": Spec("main.rs", "{tool} -C link-arg=-fuse-ld=bfd -o main main.rs", "./main", ("rustc", "cc"), "rustc", 30, 2 << 30),
     "go": Spec("main_test.go", "", "go test main_test.go", ("go",), "golang-go", 60, 2 << 30),
     "php": Spec("main.php", "", "php main.php", ("php",), "php-cli"),
     "c#": Spec("main.cs", "mcs -d:DEBUG -r:System.Numerics.dll -out:main.exe main.cs", "mono main.exe",

@@ -1,0 +1,88 @@
+"""Our own checkpoints as a model: the one place of this room that knows `training`.
+
+Requests that wait are generated together, one set of sampling settings at a time, in a thread of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from codemill.errors import ConfigError
+from codemill.selfinstruct.backends.base import Infill, Reply, Request, Sampling
+from codemill.selfinstruct.backends.chat_text import chat_text
+from codemill.selfinstruct.backends.config import BackendConfig
+
+_HEAD_BYTES = 1 << 20
+
+
+class CheckpointBackend:
+    """A `Backend`. Raises ConfigError where torch is missing or there is no checkpoint, DataError for a damaged one."""
+
+    def __init__(self, config: BackendConfig) -> None:
+        try:
+            from codemill.training.generate import open_for_generation
+        except ModuleNotFoundError as error:
+            if str(error.name).startswith("codemill"):
+                raise
+            raise ConfigError(f"{config.model}: {error.name} is not installed; pip install 'codemill[train]'") from None
+        self._config = config
+        self._opened = open_for_generation(str(config.model), config.device)
+        self._thread = ThreadPoolExecutor(1, "generate")
+        self._sha = _fingerprint(Path(str(config.model)))
+
+    def provenance(self) -> dict[str, Any]:
+        return {"kind": "checkpoint", "fingerprint": self._sha, "chat_format": self._config.chat_format}
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def complete(self, request: Request) -> list[Reply]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, request)
+
+    def _complete(self, request: Request) -> list[Reply]:
+        from codemill.training import generate
+        from codemill.training.sampling import Sampling as Drawn
+
+        asked, prompt = request.sampling, request.prompt
+        drawn = Drawn(asked.max_tokens, asked.temperature, asked.top_p, _seed(asked, request.key))
+        # Greedy samples are all the same one.
+        count = request.samples if asked.temperature else 1
+        if isinstance(prompt, Infill):
+            made = generate.infill_texts(self._opened, [(prompt.prefix, prompt.suffix)] * count, "psm", drawn)
+        else:
+            text = prompt if isinstance(prompt, str) else chat_text(prompt, self._config.chat_format)
+            made = generate.complete_texts(self._opened, [text] * count, drawn)
+        replies = [
+            _reply(request.key, number, each.text, each.completion, asked.stop) for number, each in enumerate(made)
+        ]
+        return [replies[number % count]._replace(number=number) for number in range(request.samples)]
+
+
+def _reply(key: str, number: int, text: str, completion: Any, stop: Sequence[str]) -> Reply:
+    """A sample, cut where the first of the stop strings begins."""
+    ends = [text.find(each) for each in stop if each in text]
+    finished = "stop" if ends or completion.finished == "stop" else "length"
+    return Reply(
+        key, number, text[: min(ends)] if ends else text, finished, len(completion.ids), float(sum(completion.logprobs))
+    )  # fmt: skip
+
+
+def _seed(sampling: Sampling, key: str) -> int:
+    digest = hashlib.blake2b(f"{sampling.seed} {key}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of names, sizes and the first megabyte of each file: what tells one checkpoint from another."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        if path.suffix in (".safetensors", ".distcp", ".json", ".model"):
+            found.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
+            with path.open("rb") as file:
+                found.update(file.read(_HEAD_BYTES))
+    return found.hexdigest()
