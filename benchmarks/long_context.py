@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         long = build(folder, "long", documents(writer, given.long_steps + 1, given.long - 200, 2), given.long, loaded)
         base = {
             "model": {"preset": "tiny", "dim": given.dim, "layers": given.layers, "heads": 4, "kv_heads": 4,
-                      "ffn_dim": 3 * given.dim},
+                      "ffn_dim": 3 * given.dim, "max_positions": given.long},
             "data": {"datasets": [{"path": str(short)}]},
             "steps": given.steps,
             "batch": {"tokens": given.batch * SHORT, "micro_sequences": given.batch},

@@ -18,9 +18,9 @@ from codemill.settings import PositiveFloat, PositiveInt, Section
 class BackendConfig(Section):
     """A model.
 
-    kind: `openai` = a server that speaks OpenAI's protocol (vLLM, llama.cpp, TGI); `checkpoint` = a run, a checkpoint or
-    a Hugging Face folder of ours; `local_llm` = the small model of `codemill[local-llm]`, for trying only; `vllm` = vLLM
-    in this process, on GPUs. model: the server's name for it (none = the first that it lists), or the folder. url: up to
+    kind: `openai` = a server that speaks OpenAI's protocol (vLLM, llama.cpp, TGI); `checkpoint` = a run, a checkpoint
+    or a Hugging Face folder; `local_llm` = the small model of `codemill[local-llm]`, for trying only; `vllm` = vLLM in
+    this process, on GPUs. model: the server's name for it (none = the first that it lists), or the folder. url: up to
     `/v1`. api_key_env: the environment variable that holds the key; the key itself never stands in a file.
     """
 

@@ -32,7 +32,7 @@ _ANY_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}}, "
 _TOO_LONG = ("context length", "context_length", "maximum context", "too long", "exceeds the available context")
 
 
-class Moment(Exception):  # noqa: N818: no error of ours; it is tried again
+class MomentaryError(Exception):
     """A failure that may pass: why, and how long the server asks us to wait."""
 
     def __init__(self, why: str, pause_secs: float = 0.0) -> None:
@@ -40,12 +40,16 @@ class Moment(Exception):  # noqa: N818: no error of ours; it is tried again
         self.pause_secs = pause_secs
 
 
-class TooLong(Exception):  # noqa: N818: becomes an empty reply
+class RefusedError(RunError):
+    """The server does not want this request."""
+
+
+class TooLongError(Exception):
     """The model cannot hold the prompt."""
 
 
 class OpenAIBackend:
-    """A `Backend`. Raises ConfigError where the server refuses us or lacks the model, RunError where it is not there."""
+    """A `Backend`. Raises ConfigError where the server refuses us or lacks the model, RunError where it is away."""
 
     def __init__(self, config: BackendConfig) -> None:
         self._config = config
@@ -61,6 +65,7 @@ class OpenAIBackend:
         with httpx.Client(**self._options) as client:
             self._model = self._find_model(client)
             self._can = self._probe(client)
+        self._at_once = 1 << 30 if self._can["n"] else 1  # choices of one request
 
     def provenance(self) -> dict[str, Any]:
         return {"kind": "openai", "model": self._model, "url": self._url, "can": self._can}
@@ -76,7 +81,7 @@ class OpenAIBackend:
 
     async def stream(self, request: Request) -> AsyncIterator[Reply]:
         """The samples in the order of their numbers, as they arrive."""
-        at_once = request.samples if self._can["n"] else 1
+        at_once = min(request.samples, self._at_once)
         numbers = range(0, request.samples, at_once)
         asks = [asyncio.ensure_future(self._ask(request, first, at_once)) for first in numbers]
         try:
@@ -92,21 +97,28 @@ class OpenAIBackend:
         found: list[Reply] = []
         while len(found) < count:
             number = first + len(found)
+            wanted = min(count - len(found), self._at_once)
             try:
-                choices = await self._choices(request, number, count - len(found))
-            except TooLong:
+                choices = await self._choices(request, number, wanted)
+            except TooLongError:
                 return [Reply(request.key, first + i, "", "length") for i in range(count)]
-            for choice in choices[: count - len(found)]:
+            except RefusedError:
+                if wanted == 1:
+                    raise
+                self._at_once = max(1, wanted // 2)  # llama.cpp has as many choices as slots
+                continue
+            for choice in choices[:wanted]:
                 found.append(_reply(request.key, first + len(found), choice))
         return found
 
     async def _choices(self, request: Request, number: int, count: int) -> list[dict[str, Any]]:
         path, body = self._body(request, number, count)
+        last = MomentaryError("")
         for attempt in range(self._config.retries + 1):
             try:
                 async with self._slot():
                     return await self._post(path, body)
-            except Moment as error:
+            except MomentaryError as error:
                 last = error
                 pause = min(_FIRST_PAUSE_SECS * 2**attempt, _LONGEST_PAUSE_SECS) * (1 + _jitter(request.key, attempt))
                 if attempt < self._config.retries:
@@ -128,7 +140,7 @@ class OpenAIBackend:
         try:
             answer = await self._client.post(f"{self._url}{path}", json=body)
         except httpx.TransportError as error:
-            raise Moment(f"{type(error).__name__}: {error}") from None
+            raise MomentaryError(f"{type(error).__name__}: {error}") from None
         return self._read(answer)
 
     async def _wait_for_the_rate(self) -> None:
@@ -146,18 +158,18 @@ class OpenAIBackend:
         if status == 404:
             raise ConfigError(f"{self._url}: {told or 404}; see to `url` (up to /v1) and `model`")
         if status in (400, 413, 422) and any(word in told.lower() for word in _TOO_LONG):
-            raise TooLong(told)
+            raise TooLongError(told)
         if status in _AGAIN:
-            raise Moment(f"{status} {told}", _retry_after(answer))
+            raise MomentaryError(f"{status} {told}", _retry_after(answer))
         if status != 200:
-            raise RunError(f"{self._url}: the server refuses a request with {status} {told}")
+            raise RefusedError(f"{self._url}: the server refuses a request with {status} {told}")
         try:
             choices = answer.json()["choices"]
             if choices and all(isinstance(_text(choice), str) for choice in choices):
                 return choices
         except (ValueError, KeyError, TypeError):
             pass
-        raise Moment(f"an answer without choices, {told[:80]!r}")
+        raise MomentaryError(f"an answer without choices, {told[:80]!r}")
 
     def _body(self, request: Request, number: int, count: int) -> tuple[str, dict[str, Any]]:
         sampling = request.sampling
@@ -222,11 +234,12 @@ class OpenAIBackend:
             raise RunError(f"{self._url}: neither chat nor completions answer there; see to the server's log")
         path, given = ("/chat/completions", chat) if can["chat"] else ("/completions", text)
         logprobs = self._tried(client, path, {**given, "logprobs": True if can["chat"] else 1})
+        schema = {**given, "response_format": _format(_ANY_OBJECT)}
         return {
             **can,
             "n": len(self._tried(client, path, {**given, "n": 2})) == 2,
             "seed": bool(self._tried(client, path, {**given, "seed": 1})),
-            "schema": can["chat"] and bool(self._tried(client, path, {**given, "response_format": _format(_ANY_OBJECT)})),
+            "schema": can["chat"] and bool(self._tried(client, path, schema)),
             "logprobs": any(choice.get("logprobs") for choice in logprobs),
         }
 
@@ -238,7 +251,7 @@ class OpenAIBackend:
                 if answer.status_code in (400, 404, 405, 422, 500, 501):
                     return []
                 return self._read(answer)
-            except (Moment, httpx.TransportError) as error:
+            except (MomentaryError, httpx.TransportError) as error:
                 pause = max(getattr(error, "pause_secs", 0.0), _FIRST_PAUSE_SECS * 2**attempt)
                 time.sleep(min(pause, _LONGEST_PAUSE_SECS))
             except RunError:
