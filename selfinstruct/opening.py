@@ -6,12 +6,15 @@ Flows in: a `SelfInstructConfig`. Flows out: the run's folder and its summary. I
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from codemill.pipeline.progress import Reporter
 from codemill.selfinstruct.backends.base import Backend
 from codemill.selfinstruct.backends.config import open_backend
 from codemill.selfinstruct.config import SelfInstructConfig
+from codemill.selfinstruct.dataset import write_dataset
+from codemill.selfinstruct.loop import Outcome
 from codemill.selfinstruct.run import run_loop
 from codemill.selfinstruct.verdicts import Judge
 
@@ -24,17 +27,25 @@ def self_instruct(
     replay: from stored answers alone. fresh: forget them first. Raises ConfigError, DataError and RunError.
     """
     if replay:
-        return run_loop(config, None, None, reporter)[1]
+        return _written(config, run_loop(config, None, None, reporter))
     used = sorted({getattr(config, stage).backend for stage in ("questions", "tests", "solutions")})
     if config.engine == "ray":
         return _on_ray(config, used, reporter, fresh)
     judge = open_judge(config.sandbox.layers, reporter)
     try:
-        return run_loop(
-            config, {name: open_backend(config.models[name]) for name in used}, judge, reporter, fresh=fresh
-        )[1]
+        models = {name: open_backend(config.models[name]) for name in used}
+        return _written(config, run_loop(config, models, judge, reporter, fresh=fresh))
     finally:
         judge.close()
+
+
+def _written(config: SelfInstructConfig, ran: tuple[Outcome, dict[str, Any]]) -> dict[str, Any]:
+    """The summary, after the triplets have become shards where the config has a tokenizer."""
+    outcome, summary = ran
+    facts = {"config": config.model_dump(mode="json"), "yields": outcome.yields}
+    manifest = write_dataset(Path(config.output.path), outcome.triplets, config.dataset, facts)
+    made = {name: manifest["packing"][name] for name in ("documents", "sequences", "tokens")} if manifest else {}
+    return {**summary, **made}
 
 
 def open_judge(layers: tuple[str, ...] | None, reporter: Reporter | None = None) -> Judge:
@@ -64,6 +75,6 @@ def _on_ray(config: SelfInstructConfig, used: list[str], reporter: Reporter, fre
             functools.partial(open_judge, config.sandbox.layers), settings.judges, settings.judge_cpus
         )
         try:
-            return run_loop(config, models, judge, reporter, fresh=fresh)[1]
+            return _written(config, run_loop(config, models, judge, reporter, fresh=fresh))
         finally:
             judge.close()

@@ -22,6 +22,7 @@ import pyarrow as pa
 from codemill.tokenize.lists import ListBuffers, list_buffers, offsets_of, one_array
 
 BOS_EOS = 2  # tokens that a rendering adds to its ids
+LOSS_RANGES = "loss_ranges"
 
 
 def renderings_schema(dtype: np.dtype) -> pa.Schema:
@@ -73,7 +74,9 @@ class Segments(NamedTuple):
 def pack(table: pa.Table, length: int, packing: str, special_tokens: Mapping[str, int]) -> pa.Table:
     """Sequences of `length` tokens from a table of renderings.
 
-    packing: "best_fit" or "concatenate" (ValueError for another). special_tokens: a TokenizerModel's.
+    packing: "best_fit" or "concatenate" (ValueError for another). special_tokens: a TokenizerModel's. Where the table
+    has a column `loss_ranges` (list<int32>: start, end, ... of the rendering's tokens, BOS at 0), the sequences have
+    those ranges; else all their tokens count.
     """
     plain, fim = list_buffers(table["plain"]), list_buffers(table["fim_ids"])
     kinds = table["fim"].to_numpy()
@@ -228,9 +231,34 @@ def _assemble(
         pa.ListArray.from_arrays(bounds, one_array(table["epoch"].take(rows))),
         pa.ListArray.from_arrays(bounds, pa.array(segments.part)),
         pa.ListArray.from_arrays(bounds, pa.array(kinds)),
-        pa.nulls(len(per_sequence), pa.list_(pa.int32())),
+        _loss_ranges(table, segments) if LOSS_RANGES in table.column_names else _all_count(len(per_sequence)),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _all_count(sequences: int) -> pa.Array:
+    return pa.nulls(sequences, pa.list_(pa.int32()))
+
+
+def _loss_ranges(table: pa.Table, segments: Segments) -> pa.Array:
+    """list<int32>[sequences]: where the renderings' ranges came to lie; what a cut parts is in both parts."""
+    ranges = list_buffers(table[LOSS_RANGES].cast(pa.large_list(pa.int32())))
+    counts = ranges.lengths[segments.row] // 2
+    segment = np.repeat(np.arange(len(segments.row)), counts)
+    number = np.arange(len(segment)) - np.repeat(offsets_of(counts)[:-1], counts)
+    first = ranges.offsets[segments.row[segment]] + 2 * number
+    begin, end = segments.start[segment], segments.start[segment] + segments.length[segment]
+    spans = np.stack([ranges.values[first], ranges.values[first + 1]], axis=1).astype(np.int64)
+    spans = np.clip(spans, begin[:, None], end[:, None])
+    places = offsets_of(segments.length)[:-1]
+    new = np.flatnonzero(np.diff(segments.sequence, prepend=-1))  # the first segment of each sequence
+    places = places - np.repeat(places[new], np.diff(np.append(new, len(places))))
+    spans += (places[segment] - begin)[:, None]
+    kept = spans[:, 0] < spans[:, 1]
+    per_sequence = np.bincount(segments.sequence[segment[kept]], minlength=int(segments.sequence[-1]) + 1)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets_of(2 * per_sequence), pa.int32()), pa.array(spans[kept].ravel(), pa.int32())
+    )
 
 
 @nb.njit(cache=True, nogil=True)
