@@ -51,10 +51,11 @@ def _written(config: SelfInstructConfig, ran: tuple[Outcome, dict[str, Any]]) ->
 def open_judge(layers: tuple[str, ...] | None, reporter: Reporter | None = None) -> Judge:
     """A judge in the strongest sandbox that holds. Raises ConfigError and RunError."""
     from codemill.selfinstruct.judge.judge import SandboxJudge
+    from codemill.selfinstruct.judge.languages import folders
     from codemill.selfinstruct.sandbox.choose import open_sandbox
 
     said = reporter or Reporter(quiet=True)
-    return SandboxJudge(open_sandbox(layers, say=said.say))
+    return SandboxJudge(open_sandbox(layers, folders(), said.say))
 
 
 def _on_ray(config: SelfInstructConfig, used: list[str], reporter: Reporter, fresh: bool) -> dict[str, Any]:

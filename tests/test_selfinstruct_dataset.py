@@ -132,9 +132,9 @@ def test_loss_ranges_follow_their_tokens_wherever_they_are_packed(packing: str) 
     rows, ranges = [], []
     for _ in range(200):
         size = int(draw.integers(0, 60))
-        odd = draw.random(size) < 0.5
-        rows.append((draw.integers(5, 50, size) * 2 + odd).tolist())
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], odd.astype(int), [0]])))
+        counts = draw.random(size) < 0.5
+        rows.append((draw.integers(5, 50, size) * 2 + counts).tolist())
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], counts.astype(int), [0]])))
         ranges.append((edges + 1).tolist())
     schema = renderings_schema(np.dtype(np.uint16))
     ids = schema.field("plain").type
@@ -145,5 +145,6 @@ def test_loss_ranges_follow_their_tokens_wherever_they_are_packed(packing: str) 
     packed = pack(table, 32, packing, {"bos": 2, "eos": 4, "padding": 0})
     for row in packed.to_pylist():
         found = row["loss_ranges"]
-        assert {i for a, b in zip(found[::2], found[1::2], strict=True) for i in range(a, b)} == {i for i, token in enumerate(row["input_ids"]) if token % 2}
+        odd = {i for i, token in enumerate(row["input_ids"]) if token % 2}
+        assert {i for a, b in zip(found[::2], found[1::2], strict=True) for i in range(a, b)} == odd
     assert sum(len(row) for row in rows) + 400 == sum(sum(r) for r in packed["segment_lengths"].to_pylist())

@@ -188,4 +188,51 @@ def self_instruct(
     print_result(summary if as_json else as_lines(summary), as_json)
 
 
-COMMANDS = (train, generate, export, self_instruct)
+@click.command()
+@click.argument("model", metavar="CKPT")
+@click.option("--benchmark", required=True, metavar="NAME_OR_FILE", help="humaneval, or a benchmark's JSONL file.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Of each problem.")
+@click.option("--k", "ks", default="1", show_default=True, metavar="K,...", help="The k of pass@k.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--cpu-secs", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Of a program.")
+@click.option("--limit", type=click.IntRange(min=1), help="So many problems at most.")
+@click.option("--chat", is_flag=True, help="Ask with messages, as Instruct models want it.")
+@click.option("--no-references", is_flag=True, help="Do not check first that the reference solutions pass.")
+@click.option("--output", default="build/evaluation", show_default=True, metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--rescore", is_flag=True, help="Score again what DIR holds; nothing is generated or run.")
+@json_option
+@quiet_option
+def evaluate(
+    model: str,
+    benchmark: str,
+    ks: str,
+    limit: int | None,
+    chat: bool,
+    no_references: bool,
+    output: Path,
+    rescore: bool,
+    as_json: bool,
+    quiet: bool,
+    **sampling: Any,
+) -> None:
+    """Score the model in CKPT (a run, a checkpoint, a Hugging Face folder, or a YAML file that says how a model is
+    reached) on a benchmark. Completions and verdicts are kept in DIR; a run that was stopped goes on there."""
+    from codemill.pipeline.progress import Reporter
+    from codemill.selfinstruct.evaluation.evaluate import Settings, as_text
+    from codemill.selfinstruct.evaluation.run import run_evaluation
+
+    try:
+        numbers = tuple(int(each) for each in ks.split(","))
+    except ValueError:
+        raise ConfigError(f"--k {ks}: give whole numbers, as 1,10,100") from None
+    settings = Settings(ks=numbers, references=not no_references, **sampling)
+    found = run_evaluation(
+        model, benchmark, output, settings, Reporter(quiet=quiet), chat=chat, limit=limit, rescore=rescore
+    )
+    print_result(found if as_json else as_text(found), as_json)
+
+
+COMMANDS = (train, generate, export, self_instruct, evaluate)
