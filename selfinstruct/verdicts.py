@@ -24,7 +24,7 @@ REASONS: dict[str, str] = {
     "not_parsed": "the solution is no valid program of its language, or its compiler refused it",
     "tests_not_parsed": "the tests are no valid program of their language",
     "not_called": "the tests ended well without one call to the solution that crossed",
-    "not_crossable": "a test needs objects that cannot cross between two processes",
+    "not_crossable": "a value that is no builtin type would have to cross between the two processes",
     "ended_early": "the program ended before its tests did",
     "cpu_limit": "more processor time than allowed",
     "wall_limit": "longer than allowed by the clock",

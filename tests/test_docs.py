@@ -20,7 +20,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from codemill import cli
+from codemill import cli_models
 from codemill.config_file import load_config
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.documents import DOCUMENT_FIELDS, DROPPED_FIELDS, REASONS
@@ -194,11 +194,11 @@ def by_size(cell: str) -> dict[str, float]:
 
 def test_training_page_tells_the_options_of_generate_and_of_ray() -> None:
     page = tables("TRAINING.md")
-    options = {option for parameter in cli.generate.params for option in parameter.opts if option.startswith("--")}
+    options = {opt for parameter in cli_models.generate.params for opt in parameter.opts if opt.startswith("--")}
     named = {name for row in page["Generate"] for name in re.findall(r"--[a-z-]+", row[0])}
     assert named == options - {"--json", "--quiet"}
     for row in page["Generate"]:
-        [default] = {p.default for p in cli.generate.params if p.opts[0] == row[0]} or {None}
+        [default] = {p.default for p in cli_models.generate.params if p.opts[0] == row[0]} or {None}
         if isinstance(default, int | float) and not isinstance(default, bool):
             assert value(row[1]) == default, row
     text = (ROOT / "docs" / "TRAINING.md").read_text().replace("\\\n", " ")

@@ -135,6 +135,8 @@ class Peer:
             return ["b" if isinstance(value, bytes) else "B", value.hex()]
         if kind is complex:
             return ["c", value.real, value.imag]
+        if kind is type and getattr(builtins, value.__name__, None) is value:
+            return ["T", value.__name__]
         if kind is range:
             return ["r", *map(self.encode, (value.start, value.stop, value.step))]
         if hasattr(value, "__next__"):
@@ -169,6 +171,10 @@ class Peer:
             return complex(*items)
         if tag == "r":
             return range(*map(self.decode, items))
+        if tag == "T":
+            found = getattr(builtins, str(items[0]))
+            if isinstance(found, type):
+                return found
         if tag == "F":
             name = str(items[0])
             return lambda *args, **kwargs: self.call(name, args, kwargs)

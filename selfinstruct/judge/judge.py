@@ -77,14 +77,15 @@ def judge(sandbox: Sandbox, check: Check) -> Verdict:
     if check.way == "output":
         return _of_output(check, sandbox.run(_python({"main.py": check.solution.encode()}, check)))
     if check.way == "two_processes" and not _needs_one_process(check):
-        found = _of_two(sandbox, check)
-        if found.reason != "not_crossable":
-            return found
+        return _of_two(sandbox, check)
     return _of_one(sandbox, check)
 
 
 def _needs_one_process(check: Check) -> bool:
-    """Whether the tests use a class of the solution; objects of it do not cross."""
+    """Whether the tests name a class of the solution; objects of it do not cross.
+
+    The tests alone decide: a solution that could choose to be judged in one process would choose so to cheat.
+    """
     try:
         classes = {node.name for node in ast.parse(check.solution).body if isinstance(node, ast.ClassDef)}
         used = {node.id for node in ast.walk(ast.parse(check.tests)) if isinstance(node, ast.Name)}
