@@ -66,7 +66,7 @@ class CheckpointBackend:
 def _reply(key: str, number: int, text: str, completion: Any, stop: Sequence[str]) -> Reply:
     """A sample, cut where the first of the stop strings begins."""
     ends = [text.find(each) for each in stop if each in text]
-    finished = "stop" if ends or completion.finished == "stop" else "length"
+    finished: Any = "stop" if ends or completion.finished == "stop" else "length"
     return Reply(
         key, number, text[: min(ends)] if ends else text, finished, len(completion.ids), float(sum(completion.logprobs))
     )  # fmt: skip

@@ -16,7 +16,6 @@ import struct
 MOST_BYTES = 16 << 20  # of a frame
 _MOST_ITEMS = 100_000  # of an iterator
 _SAFE_INT = 1 << 62  # above it Python's JSON may refuse to spell an integer
-_ITERATORS = (type(iter([])), map, filter, zip, enumerate, reversed, itertools.chain, range(0).__iter__().__class__)
 
 
 class NotCrossableError(TypeError):
@@ -135,7 +134,7 @@ class Peer:
             return ["b" if isinstance(value, bytes) else "B", value.hex()]
         if kind is complex:
             return ["c", value.real, value.imag]
-        if kind is type and getattr(builtins, value.__name__, None) is value:
+        if isinstance(value, type) and vars(builtins).get(value.__name__, "") is value:
             return ["T", value.__name__]
         if kind is range:
             return ["r", *map(self.encode, (value.start, value.stop, value.step))]
@@ -166,7 +165,7 @@ class Peer:
             made = {"l": list, "t": tuple, "s": set, "f": frozenset, "g": list}[tag](map(self.decode, items))
             return iter(made) if tag == "g" else made
         if tag in "bB":
-            return {"b": bytes, "B": bytearray}[tag].fromhex(items[0])
+            return bytes.fromhex(items[0]) if tag == "b" else bytearray.fromhex(items[0])
         if tag == "c":
             return complex(*items)
         if tag == "r":
@@ -211,9 +210,9 @@ def _take_over(mine, theirs):
         mine[:] = theirs
 
 
-def _builtin_name(kind):
+def _builtin_name(kind: type) -> str:
     """The builtin class that an exception's class is made of."""
-    return next(each.__name__ for each in kind.__mro__ if getattr(builtins, each.__name__, None) is each)
+    return next(each.__name__ for each in kind.__mro__ if vars(builtins).get(each.__name__) is each)
 
 
 def _exception(name, args):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from codemill.errors import RunError
-from codemill.selfinstruct.judge.languages import Language, language_of
+from codemill.selfinstruct.judge.languages import NOT_COMPILED, Language, language_of
 from codemill.selfinstruct.sandbox.program import PYTHON, Limits, Outcome, Program, Sandbox
 from codemill.selfinstruct.verdicts import REASONS, Check, Verdict, Way
 
@@ -204,7 +204,7 @@ def _of_language(sandbox: Sandbox, check: Check, language: Language) -> Verdict:
             language.environment,
         )
     )  # fmt: skip
-    if outcome.ending == "exited" and outcome.code == language.NOT_COMPILED:
+    if outcome.ending == "exited" and outcome.code == NOT_COMPILED:
         return _verdict(check, "not_parsed", _first_error(outcome), "one_process", outcome.cpu_secs)
     if check.way == "output":
         return _of_output(check, outcome)

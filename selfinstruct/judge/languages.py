@@ -11,14 +11,14 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from codemill.errors import ConfigError
 from codemill.selfinstruct.sandbox.program import Limits
 from codemill.settings import nearest
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
-_NOT_COMPILED = 77
+NOT_COMPILED = 77  # the exit code of a program that its compiler refused
 
 
 class Spec(NamedTuple):
@@ -61,7 +61,6 @@ class Language(NamedTuple):
     build_cpu_secs: float
     memory_bytes: int
     folders: tuple[str, ...]  # that the sandbox must show beside the system's own
-    NOT_COMPILED: ClassVar[int] = _NOT_COMPILED
 
     def limits(self, limits: Limits) -> Limits:
         """Those of a check, with what a compiler or a virtual machine needs beside."""
@@ -99,7 +98,7 @@ def language_of(name: str) -> Language:
         )
     tool, environment, shown = _place(name, spec)
     build = spec.build.format(tool=tool)
-    script = f"{{ {build} ; }} >&2 || exit {_NOT_COMPILED}; exec {spec.run}" if build else f"exec {spec.run}"
+    script = f"{{ {build} ; }} >&2 || exit {NOT_COMPILED}; exec {spec.run}" if build else f"exec {spec.run}"
     return Language(
         spec.file, ("/bin/sh", "-c", script), environment, spec.build_cpu_secs, spec.memory_bytes, tuple(shown)
     )
