@@ -1,3 +1,3 @@
 """codemill turns raw source code into training shards, and the shards into fine-tuned code models."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
