@@ -15,6 +15,7 @@ from codemill.selfinstruct.backends.config import open_backend
 from codemill.selfinstruct.config import SelfInstructConfig
 from codemill.selfinstruct.dataset import write_dataset
 from codemill.selfinstruct.loop import Outcome
+from codemill.selfinstruct.report import write_report
 from codemill.selfinstruct.run import run_loop
 from codemill.selfinstruct.verdicts import Judge
 
@@ -42,6 +43,7 @@ def self_instruct(
 def _written(config: SelfInstructConfig, ran: tuple[Outcome, dict[str, Any]]) -> dict[str, Any]:
     """The summary, after the triplets have become shards where the config has a tokenizer."""
     outcome, summary = ran
+    write_report(Path(config.output.path), outcome.triplets, outcome.dropped)
     facts = {"config": config.model_dump(mode="json"), "yields": outcome.yields}
     manifest = write_dataset(Path(config.output.path), outcome.triplets, config.dataset, facts)
     made = {name: manifest["packing"][name] for name in ("documents", "sequences", "tokens")} if manifest else {}

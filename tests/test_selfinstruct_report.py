@@ -1,0 +1,57 @@
+"""The page of a run: every question is counted, and what a model wrote stays text."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+from codemill.selfinstruct.gates import REASONS
+from codemill.selfinstruct.report import render
+
+EVIL = "<script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7 * 7 }}"
+
+
+def kept(number: int) -> dict[str, Any]:
+    return {"id": f"{number:032x}", "question": f"{EVIL} {number}", "tests": ["assert f(1) == '<b>'"],
+            "solution": f"def f(x):\n    return '{EVIL}'", "solutions": 4, "passed": 2, "mutants": 10,
+            "mutants_killed": 7, "way": "two_processes", "provenance": "{}"}  # fmt: skip
+
+
+def lost(stage: str, reason: str) -> dict[str, Any]:
+    return {"id": None, "question": EVIL, "stage": stage, "reason": reason, "detail": EVIL, "tests": None,
+            "solution": EVIL}  # fmt: skip
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.found.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_every_question_is_counted_and_no_markup_of_a_model_gets_through() -> None:
+    dropped = [lost(stage, reason) for stage, reasons in REASONS.items() for reason in reasons]
+    page = Tags()
+    page.feed(render([kept(n) for n in range(20)], dropped))
+    assert "script" not in page.found
+    assert "img" not in page.found
+    assert f"20 of {20 + len(dropped)} questions" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "50%" in page.text and "70%" in page.text
+    for reasons in REASONS.values():
+        assert all(reason in page.text for reason in reasons)
+
+
+def test_equal_tables_give_an_equal_page() -> None:
+    rows = [kept(n) for n in range(20)]
+    assert render(rows, []) == render(rows[::-1], [])
+
+
+def test_a_run_that_kept_nothing_has_a_page_too() -> None:
+    assert "0 of 1 questions" in render([], [lost("tests", "no_asserts")])
