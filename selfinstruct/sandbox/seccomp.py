@@ -104,6 +104,7 @@ _CHECKED_SINGLE: dict[str, tuple[tuple[int, int], tuple[_Check, ...]]] = {
                           _Check(0, (_CLONE_THREAD,), _CLONE_THREAD, errno.EAGAIN))),
     "kill": ((62, 129), (_Check(0, (OWN_PID,)),)),
     "tgkill": ((234, 131), (_Check(0, (OWN_PID,)),)),
+    "socketpair": ((53, 199), (_Check(0, (_AF_UNIX,)), _Check(1, (_SOCK_STREAM,), _SOCK_TYPES))),
     "ioctl": ((16, 29), (_Check(1, _TERMINAL, error=errno.ENOTTY),)),
 }  # fmt: skip
 
