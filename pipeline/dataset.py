@@ -32,6 +32,11 @@ class Dataset:
         """manifest: given by a build that has not written it yet."""
         self.path = path
         self.manifest = read_manifest(path) if manifest is None else manifest
+        if "config" not in self.manifest or "funnel" not in self.manifest:
+            raise DataError(
+                f"{path}: is no build, but made by `codemill {self.manifest.get('made_by', '?')}`, whose report.html "
+                "shows what is in it; this command reads builds alone"
+            )
 
     def files(self, folder: str) -> list[Place]:
         """Files of the manifest below a folder, in order."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import builds
 import jinja2
 import numpy as np
 import pyarrow as pa
@@ -148,3 +150,12 @@ def test_loss_ranges_follow_their_tokens_wherever_they_are_packed(packing: str) 
         odd = {i for i, token in enumerate(row["input_ids"]) if token % 2}
         assert {i for a, b in zip(found[::2], found[1::2], strict=True) for i in range(a, b)} == odd
     assert sum(len(row) for row in rows) + 400 == sum(sum(r) for r in packed["segment_lengths"].to_pylist())
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "report"])
+def test_commands_for_builds_say_what_an_instruct_dataset_is(tmp_path: Path, small_model: Path, command: str) -> None:
+    write_dataset(tmp_path, TRIPLETS, config(small_model), {})
+    done = subprocess.run([builds.CODEMILL, command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is no build, but made by `codemill self-instruct`" in done.stderr
+    assert "Traceback" not in done.stderr
