@@ -33,12 +33,14 @@ def write_dataset(
     """
     (out / NAME).unlink(missing_ok=True)  # while its files change, the folder is no dataset
     if config.tokenizer is None:
+        _remove_shards(out, set())
         return None
     if not Path(config.tokenizer).is_file():
         raise ConfigError(f"dataset.tokenizer: {config.tokenizer}: there is no such file; give a SentencePiece model")
     model = TokenizerModel.load(config.tokenizer)
     ids, texts, skipped = _exchanges(triplets, config)
     if not ids:
+        _remove_shards(out, set())
         return None
     sequences = pack(_renderings(ids, texts, model), config.length, config.packing, model.special_tokens)
     shards = _write_shards(out, sequences, config, model)
@@ -116,7 +118,12 @@ def _write_shards(out: Path, sequences: pa.Table, config: DatasetConfig, model: 
             {"file": name, "sequences": len(part), "tokens": tokens,
              "padding_tokens": len(part) * config.length - tokens, "bytes": file.bytes, "sha256": file.sha256}
         )  # fmt: skip
+    _remove_shards(out, wanted)
+    return entries
+
+
+def _remove_shards(out: Path, wanted: set[str]) -> None:
+    """Those of an earlier run that this one does not make."""
     for old in (out / "shards").glob("*.arrow"):
         if f"shards/{old.name}" not in wanted:
             old.unlink()
-    return entries

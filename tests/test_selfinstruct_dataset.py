@@ -20,6 +20,7 @@ from codemill.selfinstruct.backends.base import Message
 from codemill.selfinstruct.chat import codellama70b_prompt, exchange, llama2_prompt
 from codemill.selfinstruct.dataset import write_dataset
 from codemill.selfinstruct.dataset_config import DatasetConfig
+from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.packing import pack, renderings_schema
 
 # The chat templates of meta-llama/Llama-2-7b-chat-hf and codellama/CodeLlama-70b-Instruct-hf (tokenizer_config.json),
@@ -159,3 +160,21 @@ def test_commands_for_builds_say_what_an_instruct_dataset_is(tmp_path: Path, sma
     assert done.returncode == 1
     assert "is no build, but made by `codemill self-instruct`" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("chat_format", ["llama2", "codellama70b"])
+def test_prompt_and_answer_tokenized_apart_are_the_tokens_of_the_whole(small_model: Path, chat_format: str) -> None:
+    model = TokenizerModel.load(small_model)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_model))
+    for row in TRIPLETS:
+        prompt, answer = exchange(row["question"], f"{row['solution']}\n\n# \u00e9\u4e16", chat_format)
+        apart = [model.encode(pa.array([text], pa.large_string()), at == 0)[0].as_py() for at, text in
+                 enumerate((prompt, answer))]  # fmt: skip
+        assert [*apart[0], *apart[1]] == processor.encode(prompt + answer)
+
+
+def test_shards_of_an_earlier_run_do_not_stay(tmp_path: Path, small_model: Path) -> None:
+    write_dataset(tmp_path, TRIPLETS, config(small_model), {})
+    assert write_dataset(tmp_path, [], config(small_model), {}) is None
+    assert not list((tmp_path / "shards").iterdir())
+    assert not (tmp_path / "manifest.json").exists()
