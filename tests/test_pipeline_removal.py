@@ -26,6 +26,7 @@ import pytest
 from codemill.config_file import load_config
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline import build as build_module
+from codemill.pipeline import report as report_module
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.engines.local import LocalEngine
@@ -91,7 +92,7 @@ def out(built: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all the rest."""
-    monkeypatch.setattr(build_module, "render_report", lambda dataset: json.dumps(dataset.manifest["funnel"]))
+    monkeypatch.setattr(report_module, "render_report", lambda dataset: json.dumps(dataset.manifest["funnel"]))
 
 
 def asked(*names: str, repos: tuple[str, ...] = ()) -> Request:
@@ -337,7 +338,7 @@ def test_a_shard_of_which_all_goes_stays_as_an_empty_one(out: Path) -> None:
 
 
 def test_all_documents_may_go_and_the_report_is_still_drawn(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_module, "render_report", render_report)
+    monkeypatch.setattr(report_module, "render_report", render_report)
     run(out, asked(*(row["id"] for row in table(out, "documents"))))
     assert table(out, "documents") == []
     assert Dataset(out).manifest["packing"]["sequences"] == 0
