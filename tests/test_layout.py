@@ -34,7 +34,7 @@ KNOWN = {
     "pipeline": ("codemill.dedup", "codemill.tokenize"),
     "selfinstruct": ("codemill.dedup", "codemill.tokenize", "codemill.pipeline.shards", "codemill.pipeline.manifest",
                      "codemill.pipeline.documents", "codemill.pipeline.files", "codemill.pipeline.places",
-                     "codemill.pipeline.progress"),
+                     "codemill.pipeline.progress", "codemill.pipeline.benchmark_files"),
     "training": ("codemill.tokenize", "codemill.pipeline.shards", "codemill.pipeline.manifest"),
 }  # fmt: skip
 # A file of a room -> what it alone may import beside that: our own models are one more backend.

