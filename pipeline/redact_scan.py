@@ -294,6 +294,8 @@ def _bare(data, end, i, settings):
 @nb.njit(cache=True, nogil=True)
 def _assignment(data, begin, end, i, settings):
     """(name's start, value's start, end) of a literal given to the name whose anchor ends at i; start -1 for none."""
+    if _backward(data, i, i - 3, _WORD | _DASH | _DOT) > i - 3:
+        return i, -1, i  # no part of a name: its hash is an anchor's by chance
     value = _after_operator(data, end, i)
     if value < 0:
         return i, -1, i

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles.redact_scan import candidates as oracle_candidates
 
@@ -279,6 +279,7 @@ def test_redacting_twice_is_redacting_once(texts: list[str], language: str) -> N
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(), st.text(), st.sampled_from(PLANTED))
+@example(">", "", next(each for each in PLANTED if each[2].startswith("aws_secret")))  # "\n\naw" hashes as an anchor
 def test_a_secret_on_its_own_line_is_found_in_any_text_and_the_rest_stays(
     head: str, tail: str, planted: tuple[str, str, str]
 ) -> None:

@@ -201,6 +201,16 @@ def test_damaged_tables_end_in_rows_not_in_tracebacks(
     assert len(documents) + len(dropped) >= 1  # the file itself, where nothing in it could be read
 
 
+@pytest.mark.parametrize(("place", "value"), [(4, 255), (164, 0)])
+def test_a_damaged_length_that_reads_as_the_end_of_a_stream_is_reported(tmp_path: Path, place: int, value: int) -> None:
+    source = save(pa.table({"text": ["value = 1\n"] * 20, "p": ["a"] * 20}), tmp_path, "stream")
+    whole = bytearray(Path(source.path).read_bytes())
+    whole[place] = value
+    Path(source.path).write_bytes(whole)
+    documents, dropped = read_all(source)
+    assert documents == [] and [row["reason"] for row in dropped] == ["unreadable"]
+
+
 def test_a_table_that_vanishes_after_the_listing_is_reported(tmp_path: Path) -> None:
     source = save(pa.table({"text": ["a"]}), tmp_path, "parquet")
     [split], _ = list_splits(source)

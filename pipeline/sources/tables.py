@@ -127,6 +127,8 @@ def read_arrow(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
             table = _open_arrow(file, columns)
             if first is None:
                 yield from table
+                if file.read(1):  # a damaged length reads as the end mark
+                    raise DataError("the stream ends before its file does; write the file anew, one stream in it")
             else:
                 yield from (table.get_batch(number) for number in range(first, end))
 
