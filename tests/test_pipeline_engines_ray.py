@@ -271,20 +271,19 @@ def raylets(count: int) -> Iterator[Cluster]:
     folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")  # the paths of sockets must be short
     quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 4,
              "num_workers_soft_limit": 3}  # fmt: skip
-    path, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH"), os.pathsep.join(filter(None, sys.path))
-    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "temp_dir": folder, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": quick})
-    try:
-        for _ in range(count):
-            cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, wait=False)
-        cluster.wait_for_nodes()
-        yield cluster
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.environ.pop("PYTHONPATH")
-        if path is not None:
-            os.environ["PYTHONPATH"] = path
+    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        patch.setenv("RAY_TMPDIR", folder)  # not only `temp_dir`: the cluster's address is written there too
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": quick})
+        try:
+            for _ in range(count):
+                cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, wait=False)
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            cluster.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def joined(cluster: Cluster, *options: str) -> RayEngine:
