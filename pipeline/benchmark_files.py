@@ -42,8 +42,8 @@ def humaneval_file(key: str) -> str:
 def benchmark_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, row) of each line that is not blank, by one `json.loads` a line: they are few.
 
-    Raises ConfigError where there is no such file, DataError naming the file and the line for what is no JSON object, too
-    long, or cannot be read.
+    Raises ConfigError where there is no such file, DataError naming the file and the line for what is no JSON object,
+    too long, or cannot be read.
     """
     for number, line in _lines(path):
         try:

@@ -8,7 +8,9 @@ which it holds for a space: `count_lossy` counts it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numba as nb
@@ -20,10 +22,10 @@ import sentencepiece
 from codemill.buffers import text_buffers
 from codemill.errors import DataError
 from codemill.tokenize import modelproto
+from codemill.tokenize.encoder import Encoder
 from codemill.tokenize.lists import large_lists, list_buffers, offsets_of
-from codemill.tokenize.words import cut_words, gather_words, joining_bytes, measure_rows
+from codemill.tokenize.merges import SPACE_MARK, build_merges, unsupported
 
-SPACE_MARK = "\u2581"  # what SentencePiece writes for a space
 # SHA-256 over the pieces of Llama 2's tokenizer.model (SHA-256 9e556afd...) in order, joined by NUL.
 LLAMA2_PIECES = "b43c657d6772da32c3e0971ab610fc3d6a7e45089582758d1bc5160e5cdbe588"
 # Code Llama's ids, and its number of pieces (facebookresearch/codellama, tokenizer.py; paper, section 2.3).
@@ -44,7 +46,8 @@ class TokenizerModel:
     model_bytes: the file as it was given. sha256: its hash, 64 hex digits. pieces: the model's own piece count.
     vocabulary_size: with the FIM tokens. special_tokens: name -> id of bos, eos, padding, fim_prefix, fim_suffix,
     fim_middle, fim_end; a model without a padding piece pads with eos, which does no harm because readers know padding
-    by its position. dtype: uint16, or uint32 where the vocabulary needs it.
+    by its position. dtype: uint16, or uint32 where the vocabulary needs it. slow_because: why SentencePiece itself
+    encodes, one text after the other, and not `Encoder`; null = it need not.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -61,9 +64,9 @@ class TokenizerModel:
         self.dtype = np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.uint32)
         self._prefixes_space = proto.dummy_prefix
         proto.types[reserved] = modelproto.CONTROL
-        spelled = _spellings(proto)
-        self._joins = joining_bytes(spelled) if proto.bpe else None
-        self._table = _decoding_table(spelled, self.vocabulary_size)
+        self._proto = proto
+        self.slow_because = unsupported(proto)
+        self._table = _decoding_table(_spellings(proto), self.vocabulary_size)
 
     @classmethod
     def load(cls, model: str | Path | bytes) -> TokenizerModel:
@@ -78,8 +81,12 @@ class TokenizerModel:
                 "give the path of a SentencePiece .model file"
             ) from fault
 
-    def __reduce__(self) -> tuple[type[TokenizerModel], tuple[bytes]]:
-        return TokenizerModel, (self.model_bytes,)
+    def __reduce__(self) -> tuple[Callable[[bytes], TokenizerModel], tuple[bytes]]:
+        return _in_this_process, (self.model_bytes,)
+
+    @functools.cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(build_merges(self._proto), self.dtype)
 
     def encode(self, texts: pa.Array, leading_space: bool | np.ndarray = True) -> pa.LargeListArray:
         """large_list<dtype>[n]: the ids of (large_)string[n] texts, without BOS and EOS; of an empty text none.
@@ -87,21 +94,11 @@ class TokenizerModel:
         leading_space: whether to keep SentencePiece's implicit space before the text, bool or bool[n]; False gives what
         Meta's trick of encoding "☺" + text and dropping two ids gives (codellama, tokenizer.py).
         """
-        if self._prefixes_space:
-            texts = _with_leading_space(texts, leading_space)
-        if self._joins is None:
-            ids, lengths = self._encode_each(texts)
-            return large_lists(offsets_of(lengths), ids)
-        words, counts = cut_words(text_buffers(texts), self._joins)
-        distinct = words.dictionary_encode()
-        indices = distinct.indices.to_numpy()
-        ids, word_lengths = self._encode_each(distinct.dictionary)
-        lengths = np.empty(len(texts), np.int64)
-        measure_rows(indices, counts, word_lengths, lengths)
-        offsets = offsets_of(lengths)
-        out = np.empty(offsets[-1], self.dtype)
-        gather_words(indices, offsets_of(word_lengths), ids, out)
-        return large_lists(offsets, out)
+        spaces = np.broadcast_to(np.asarray(leading_space) & self._prefixes_space, len(texts))
+        if self.slow_because is None:
+            return self._encoder.encode(texts, spaces)
+        ids, lengths = self._encode_each(_with_leading_space(texts, spaces))
+        return large_lists(offsets_of(lengths), ids)
 
     def _encode_each(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """(dtype[total], int64[n]): all ids, and how many each text has.
@@ -134,6 +131,11 @@ class TokenizerModel:
         _spell(offsets, values, drops, *self._table, ends, out)
         buffers = [None, pa.py_buffer(ends), pa.py_buffer(out)]
         return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
+
+
+@functools.lru_cache(maxsize=2)  # a build has one; what a worker's encoder has seen stays known from task to task
+def _in_this_process(model_bytes: bytes) -> TokenizerModel:
+    return TokenizerModel(model_bytes)
 
 
 def count_lossy(texts: pa.Array) -> np.ndarray:
@@ -218,9 +220,9 @@ def _decoding_table(spelled: list[bytes], vocabulary_size: int) -> tuple[np.ndar
     return offsets_of(lengths), np.frombuffer(b"".join(spelled), np.uint8)
 
 
-def _with_leading_space(texts: pa.Array, wanted: bool | np.ndarray) -> pa.Array:
+def _with_leading_space(texts: pa.Array, wanted: np.ndarray) -> pa.Array:
     """The texts with a space before each wanted one that is not empty, as SentencePiece's dummy prefix has it."""
-    present = np.broadcast_to(wanted, len(texts)) & (text_buffers(texts).lengths > 0)
+    present = wanted & (text_buffers(texts).lengths > 0)
     spaces = pc.if_else(pa.array(present), pa.scalar(" ", texts.type), pa.scalar("", texts.type))
     return pc.binary_join_element_wise(spaces, texts, pa.scalar("", texts.type))
 

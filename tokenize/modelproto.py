@@ -27,12 +27,13 @@ _NO_DUMMY_PREFIX = bytes([_NORMALIZER << 3 | _BYTES, 2, 3 << 3 | _VARINT, 0])
 class ModelProto(NamedTuple):
     """What codemill reads of a model of `n` pieces.
 
-    pieces: the n pieces. types: uint8[n]. spans: int64[n, 2], where each piece's field begins and ends.
-    bpe: its pieces are found by merging pairs.
+    pieces: the n pieces. types: uint8[n]. scores: float32[n]. spans: int64[n, 2], where each piece's field begins and
+    ends. bpe: its pieces are found by merging pairs.
     """
 
     pieces: list[str]
     types: np.ndarray
+    scores: np.ndarray
     spans: np.ndarray
     bpe: bool
     byte_fallback: bool
@@ -108,6 +109,7 @@ def parse(model: bytes) -> ModelProto:
     return ModelProto(
         pieces=pieces,
         types=np.array([piece.get(3, NORMAL) for piece, _, _ in fields], np.uint8),
+        scores=np.array([np.frombuffer(piece.get(2, bytes(4)), "<f4")[0] for piece, _, _ in fields], np.float32),
         spans=np.array([(start, end) for _, start, end in fields], np.int64).reshape(-1, 2),
         bpe=trainer.get(3, 1) == 2,
         byte_fallback=bool(trainer.get(35, 0)),

@@ -37,6 +37,9 @@ def run_tokens(
     """Run the stage, or take it from an earlier build."""
 
     def body(work: Work) -> dict[str, Any]:
+        if model.slow_because is not None:
+            slow = f"SentencePiece itself encodes, many times slower, because of the tokenizer: {model.slow_because}"
+            context.reporter.say(f"tokens: {slow}")
         schema = tokens_schema(model.dtype)
         encoded = Mapped(part_rows(sizes), Encode(survivors, model))
         work.write(encoded, {"tokens": schema}, "encode", file_format="plain", sums=("tokens", "lossy"))
