@@ -44,7 +44,7 @@ def config(path: Path, out: Path, sources: list[dict[str, Any]], **sections: Any
 
 
 def run(
-    *arguments: str | Path, timeout_secs: float = 120, environment: dict[str, str] | None = None
+    *arguments: str | Path, timeout_secs: float = 400, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as its user does. environment: what is set beside our own."""
     command = [CODEMILL, *map(str, arguments)]
@@ -52,7 +52,7 @@ def run(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_secs, check=False, env=env)
 
 
-def build(config_path: Path, *options: str, timeout_secs: float = 120) -> subprocess.CompletedProcess[str]:
+def build(config_path: Path, *options: str, timeout_secs: float = 400) -> subprocess.CompletedProcess[str]:
     """Run a build that must succeed."""
     done = run("build", config_path, "--quiet", *options, timeout_secs=timeout_secs)
     assert done.returncode == 0, done.stderr

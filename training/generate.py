@@ -73,7 +73,7 @@ def complete_texts(
 ) -> list[Generated]:
     """What follows each text. listen: called with a text's number and what follows so far. Raises DataError where the
     model has no tokenizer."""
-    tokenizer = _require_tokenizer(opened)
+    tokenizer = require_tokenizer(opened)
     encoded = tokenizer.encode(pa.array(prompts, pa.large_string())).to_pylist()
     ids = [np.array([tokenizer.special_tokens["bos"], *text]) for text in encoded]
 
@@ -101,7 +101,7 @@ def infill_texts(
     """
     if mode not in ("psm", "spm"):
         raise ConfigError(f"an infilling is made in mode psm or spm; got {mode!r}")
-    tokenizer = _require_tokenizer(opened)
+    tokenizer = require_tokenizer(opened)
     _require_fim(opened)
     prompts = [fim_prompt(tokenizer, prefix, suffix, PSM if mode == "psm" else SPM) for prefix, suffix in pairs]
     owed = [b""] * len(pairs)
@@ -212,7 +212,8 @@ def _ends(opened: OpenedModel) -> set[int]:
     return {opened.special_tokens[name] for name in ("eos", "fim_end") if name in opened.special_tokens}
 
 
-def _require_tokenizer(opened: OpenedModel) -> TokenizerModel:
+def require_tokenizer(opened: OpenedModel) -> TokenizerModel:
+    """The model's tokenizer. Raises DataError where its folder has none."""
     if opened.tokenizer is None:
         raise DataError(
             "the model's folder has no tokenizer.model, so no text can be read; put the SentencePiece model there that "

@@ -15,7 +15,7 @@ import dataclasses
 import random
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,9 @@ import pyarrow as pa
 from codemill.errors import ConfigError, DataError
 from codemill.tokenize.lists import large_lists, list_buffers
 from codemill.tokenize.model import TokenizerModel
-from codemill.training.checkpoints import OpenedModel
+
+if TYPE_CHECKING:  # scores need no torch
+    from codemill.training.checkpoints import OpenedModel
 
 EXAMPLES = 64  # of each length and position, as the paper has it
 ANSWER_TOKENS = 8  # a space, two digits, and what shows that the number ends there

@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from codemill.errors import ConfigError, DataError, RunError
+from codemill.errors import ConfigError, RunError
 from codemill.tokenize.lists import large_lists
 from codemill.tokenize.model import TokenizerModel
 from codemill.training.checkpoints import OpenedModel
+from codemill.training.generate import require_tokenizer
 from codemill.training.kv_cache import KVCache
 
 CHUNK_TOKENS = 1024  # whose logits are in memory at a time: 131 MB for 32,016 tokens of vocabulary
@@ -47,17 +48,16 @@ def text_losses(
     lengths: in tokens, BOS among them, 2 or more each. Raises ConfigError for others, DataError where the model has no
     tokenizer, RunError where its numbers are none.
     """
-    if opened.tokenizer is None:
-        raise DataError("the model's folder has no tokenizer.model, so no text can be read; put it there")
+    tokenizer = require_tokenizer(opened)
     if min(lengths, default=0) < 2:
         raise ConfigError(f"length {min(lengths, default=0)}: of 1 token none is predicted; give 2 or more")
-    ids = opened.tokenizer.encode(pa.array([text], pa.large_string())).values.to_numpy()
+    ids = tokenizer.encode(pa.array([text], pa.large_string())).values.to_numpy()
     reached = [length for length in lengths if length <= len(ids) + 1]
     if not reached:
         return {}
     ids = ids[: max(reached) - 1]
     nats = token_nats(opened, np.concatenate([[opened.special_tokens["bos"]], ids]), chunk_tokens)
-    characters = characters_of(opened.tokenizer, ids)
+    characters = characters_of(tokenizer, ids)
     return {length: in_buckets(nats[: length - 1], characters[: length - 1]) for length in reached}
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,15 @@ from codemill.errors import ConfigError
 from codemill.selfinstruct.backends.base import Infill, Reply, Request, Sampling
 from codemill.selfinstruct.backends.chat_text import chat_text
 from codemill.selfinstruct.backends.config import BackendConfig
+from codemill.training import key_retrieval
 
+KEY_EXAMPLES, KEY_ANSWER_TOKENS = key_retrieval.EXAMPLES, key_retrieval.ANSWER_TOKENS
 _HEAD_BYTES = 1 << 20
+
+
+def key_found(completion: str, key: str) -> bool:
+    """See `training.key_retrieval.is_found`; needs neither a model nor torch."""
+    return key_retrieval.is_found(completion, key)
 
 
 class CheckpointBackend:
@@ -32,6 +40,7 @@ class CheckpointBackend:
             raise ConfigError(f"{config.model}: {error.name} is not installed; pip install 'codemill[train]'") from None
         self._config = config
         self._opened = open_for_generation(str(config.model), config.device)
+        self.max_positions = self._opened.shape.max_positions
         self._thread = ThreadPoolExecutor(1, "generate")
         self._sha = _fingerprint(Path(str(config.model)))
 
@@ -61,6 +70,25 @@ class CheckpointBackend:
             _reply(request.key, number, each.text, each.completion, asked.stop) for number, each in enumerate(made)
         ]
         return [replies[number % count]._replace(number=number) for number in range(request.samples)]
+
+    def key_examples(self, texts: Iterable[str]) -> Callable[[int, float, random.Random], tuple[str, str, int]]:
+        """What writes prompts whose key is to be found, among these texts; from then on prompts of any such length are
+        answered, beyond `max_positions` too. Raises DataError where there is no tokenizer or no text."""
+        from codemill.training.generate import require_tokenizer
+
+        filler = key_retrieval.Filler(require_tokenizer(self._opened), texts)
+
+        def write(length: int, position: float, draw: random.Random) -> tuple[str, str, int]:
+            self._opened = key_retrieval.reaching(self._opened, length + KEY_ANSWER_TOKENS)
+            return key_retrieval.make_example(filler, length, position, draw)
+
+        return write
+
+    def text_losses(self, text: str, lengths: Sequence[int]) -> dict[int, list[Any]]:
+        """Length -> buckets of (first, end, tokens, nats, characters); see `training.perplexity`."""
+        from codemill.training.perplexity import text_losses
+
+        return {length: [*map(list, found)] for length, found in text_losses(self._opened, text, lengths).items()}
 
 
 def _reply(key: str, number: int, text: str, completion: Any, stop: Sequence[str]) -> Reply:

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.benchmark_files import HUMANEVAL, benchmark_rows, humaneval_file
 from codemill.selfinstruct.backends.base import Infill, Message
+from codemill.selfinstruct.evaluation.long_context import LONG_BENCHMARKS
 from codemill.selfinstruct.verdicts import Check
 from codemill.settings import nearest
 
+_NAMED = (HUMANEVAL, *LONG_BENCHMARKS)
 # What ends a Python function that was begun (HumanEval's paper, Chen et al. 2021, section 2.1).
 _PYTHON_STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\nassert ", "\n@")
 _SHOTS = (2, 3, 4)  # MBPP's few-shot tasks (Austin et al. 2021, appendix)
@@ -61,8 +63,9 @@ def load_benchmark(name_or_file: str, *, chat: bool = False) -> Benchmark:
         file = humaneval_file("--benchmark")
     elif not Path(name_or_file).is_file():
         raise ConfigError(
-            f"--benchmark: {name_or_file}: no such benchmark or file{nearest(name_or_file, ['humaneval'])}; humaneval "
-            "is known by name, others (MBPP, MultiPL-E, APPS, HumanEval infilling, your own) are given by their file"
+            f"--benchmark: {name_or_file}: no such benchmark or file{nearest(name_or_file, _NAMED)}; "
+            f"{', '.join(_NAMED)} are known by name, others (MBPP, MultiPL-E, APPS, HumanEval infilling, your own) are "
+            "given by their file"
         )
     rows = list(benchmark_rows(file))
     if not rows:

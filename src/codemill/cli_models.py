@@ -190,7 +190,9 @@ def self_instruct(
 
 @click.command()
 @click.argument("model", metavar="CKPT")
-@click.option("--benchmark", required=True, metavar="NAME_OR_FILE", help="humaneval, or a benchmark's JSONL file.")
+@click.option(
+    "--benchmark", required=True, metavar="NAME_OR_FILE", help="humaneval, key_retrieval, perplexity, or a JSONL file."
+)
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Of each problem.")
 @click.option("--k", "ks", default="1", show_default=True, metavar="K,...", help="The k of pass@k.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True)
@@ -198,7 +200,10 @@ def self_instruct(
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--cpu-secs", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Of a program.")
-@click.option("--limit", type=click.IntRange(min=1), help="So many problems at most.")
+@click.option("--limit", type=click.IntRange(min=1), help="So many problems at most; examples; files.")
+@click.option("--lengths", metavar="N,...", help="key_retrieval, perplexity: tokens.  [default: 4096,8192,16384]")
+@click.option("--positions", metavar="P,...", help="key_retrieval: 0 to 1.  [default: 0,0.2,0.4,0.6,0.8,1]")
+@click.option("--documents", metavar="DIR", help="key_retrieval, perplexity: a build's output, or a folder of files.")
 @click.option("--chat", is_flag=True, help="Ask with messages, as Instruct models want it.")
 @click.option("--no-references", is_flag=True, help="Do not check first that the reference solutions pass.")
 @click.option("--output", default="build/evaluation", show_default=True, metavar="DIR", type=click.Path(path_type=Path))
@@ -210,6 +215,9 @@ def evaluate(
     benchmark: str,
     ks: str,
     limit: int | None,
+    lengths: str | None,
+    positions: str | None,
+    documents: str | None,
     chat: bool,
     no_references: bool,
     output: Path,
@@ -222,17 +230,45 @@ def evaluate(
     reached) on a benchmark. Completions and verdicts are kept in DIR; a run that was stopped goes on there."""
     from codemill.pipeline.progress import Reporter
     from codemill.selfinstruct.evaluation.evaluate import Settings, as_text
-    from codemill.selfinstruct.evaluation.run import run_evaluation
+    from codemill.selfinstruct.evaluation.long_context import LONG_BENCHMARKS, LongSettings, long_as_text
+    from codemill.selfinstruct.evaluation.run import run_evaluation, run_long_context
 
-    try:
-        numbers = tuple(int(each) for each in ks.split(","))
-    except ValueError:
-        raise ConfigError(f"--k {ks}: give whole numbers, as 1,10,100") from None
+    numbers = _numbers("--k", ks, int, "1,10,100")
+    asked: dict[str, Any] = {
+        "lengths": lengths and _numbers("--lengths", lengths, int, "4096,16384"),
+        "positions": positions and _numbers("--positions", positions, float, "0,0.5,1"),
+        "documents": documents,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    reporter = Reporter(quiet=quiet)
+    if benchmark in LONG_BENCHMARKS:
+        _require_fitting(benchmark, chat, sampling, positions)
+        long = LongSettings(limit=limit, seed=sampling["seed"], **given)
+        found = run_long_context(model, benchmark, output, long, reporter, rescore=rescore)
+        print_result(found if as_json else long_as_text(found), as_json)
+        return
+    if given:
+        raise ConfigError(f"--{next(iter(given))}: is for {' and '.join(LONG_BENCHMARKS)}; leave it out of {benchmark}")
     settings = Settings(ks=numbers, references=not no_references, **sampling)
-    found = run_evaluation(
-        model, benchmark, output, settings, Reporter(quiet=quiet), chat=chat, limit=limit, rescore=rescore
-    )
+    found = run_evaluation(model, benchmark, output, settings, reporter, chat=chat, limit=limit, rescore=rescore)
     print_result(found if as_json else as_text(found), as_json)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any], shape: str) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(each) for each in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{option} {text}: give numbers, as {shape}") from None
+
+
+def _require_fitting(benchmark: str, chat: bool, sampling: dict[str, Any], positions: str | None) -> None:
+    """What these measures have no use for would be passed over in silence."""
+    given = {"--chat": chat, "--samples": sampling["samples"] > 1, "--temperature": sampling["temperature"] > 0}
+    for option, there in given.items():
+        if there:
+            raise ConfigError(f"{option}: {benchmark} asks once for what is likeliest, as text; leave {option} out")
+    if positions is not None and benchmark == "perplexity":
+        raise ConfigError("--positions: says where a key stands; perplexity has none, leave it out")
 
 
 COMMANDS = (train, generate, export, self_instruct, evaluate)
