@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, standard_library: list[Path]
 def run(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the program in a folder."""
     command = [builds.CODEMILL, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False, **options)
 
 
 def json_of(folder: Path, *arguments: str) -> Any:

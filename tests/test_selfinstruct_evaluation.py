@@ -416,7 +416,7 @@ def test_the_command_measures_a_checkpoint_beyond_its_positions_and_scores_again
         (code / f"{number}.py").write_text(text)
     for name, more in (("key_retrieval", ["--positions", "0,1"]), ("perplexity", [])):
         out = tmp_path / name
-        asked = [checkpoint, "--benchmark", name, "--lengths", "100,300", "--limit", 3, "--documents", code, *more]
+        asked = [checkpoint, "--benchmark", name, "--lengths", "200,300", "--limit", 3, "--documents", code, *more]
         command(*asked, "--output", out)
         result = json.loads((out / "result.json").read_text())
         assert result["max_positions"] == 128

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from codemill.tokenize.merges import HASH, UNKNOWN
+from codemill.tokenize.merges import HASH, HASH_SHIFT, UNKNOWN
 
 _NONE = np.int64(1 << 62)  # what does not merge: a rank beyond all others
 _LOW = np.int64(0xFFFFFFFF)
@@ -20,15 +20,12 @@ _LOW = np.int64(0xFFFFFFFF)
 @nb.njit(cache=True, nogil=True)
 def _find(table, key):
     """The value of a key in a hash table of `merges`; -1 for none."""
-    size = len(table)
-    bits = np.uint64(0)
-    while size >> (bits + np.uint64(1)):
-        bits += np.uint64(1)
-    place = np.int64(np.uint64(key) * HASH >> (np.uint64(64) - bits))
+    last = len(table) - 1
+    place = np.int64(np.uint64(key) * HASH >> HASH_SHIFT) & last
     while table[place, 0]:
         if table[place, 0] == key:
             return table[place, 1]
-        place = (place + 1) & (size - 1)
+        place = (place + 1) & last
     return np.int64(-1)
 
 

@@ -17,6 +17,7 @@ from codemill.tokenize import modelproto
 SPACE_MARK = "\u2581"  # what SentencePiece writes for a space
 UNKNOWN = -1
 HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio (Knuth, volume 3, section 6.4)
+HASH_SHIFT = np.uint64(32)
 _ASCII, _FIRST_OF_LONG = 128, 0xC0
 
 
@@ -26,8 +27,8 @@ class Merges(NamedTuple):
     joins: bool[256, 256], of `joining_bytes`. bytes: int32[256], the id that each byte falls back to. ascii:
     int32[128], the symbol of each ASCII character. characters: int64[2^k, 2], a hash table of the others: code point,
     symbol. pairs: int64[2^k, 2], a hash table of pairs: `pair_key`, and what they merge into as rank << 32 | symbol;
-    the smallest rank merges first. An entry of a hash table stands where its key's product with HASH says, by its upper
-    bits, or behind; the key 0 is none.
+    the smallest rank merges first. An entry of a hash table stands where the bits from HASH_SHIFT on of its key's
+    product with HASH say, or behind; the key 0 is none.
     """
 
     pieces: int
@@ -111,7 +112,7 @@ def _hash_table(entries: dict[int, int]) -> np.ndarray:
     """int64[2^k, 2], at most half full; the order of the entries, which decides places, is that of the pieces."""
     bits = max(2, (2 * len(entries)).bit_length())
     keys = np.fromiter(entries, np.int64, len(entries))
-    homes = (keys.astype(np.uint64) * HASH >> np.uint64(64 - bits)).tolist()
+    homes = ((keys.astype(np.uint64) * HASH >> HASH_SHIFT).astype(np.int64) & ((1 << bits) - 1)).tolist()
     table = np.zeros((1 << bits, 2), np.int64)
     taken = bytearray(1 << bits)
     for home, entry in zip(homes, entries.items(), strict=True):
