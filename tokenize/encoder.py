@@ -142,9 +142,9 @@ def _look_up(cache, length, a, b, c, d):
     """(place of the word in the cache, whether it is there; else its place is free)."""
     place = _home(a, b, c, d, len(cache))
     while cache[place, _META]:
-        if cache[place, 0] == a and cache[place, _META] & _BYTE == np.uint64(length) and cache[place, 1] == b:
-            if length <= 16 or (cache[place, 2] == c and cache[place, 3] == d):
-                return place, True
+        same_start = cache[place, 0] == a and cache[place, _META] & _BYTE == np.uint64(length) and cache[place, 1] == b
+        if same_start and (length <= 16 or (cache[place, 2] == c and cache[place, 3] == d)):
+            return place, True
         place = (place + 1) & (len(cache) - 1)
     return place, False
 
@@ -157,7 +157,7 @@ def _learn(cache, used, place, length, key, out, at, end):
     if used[0] >= _FULL_AT * len(cache):
         cache[:] = 0
         used[0] = 0
-        place = _home(*key, len(cache))
+        place = _home(key[0], key[1], key[2], key[3], len(cache))
     used[0] += 1
     for k in range(_KEY):
         cache[place, k] = key[k]
@@ -209,7 +209,8 @@ def _encode(offsets, data, words, merges, cache, used, out, ends):
 def _cut(data, start, end, joins, cuts):
     """Write where words of data[start:end] end into cuts, as many as a block holds; returns how many, at least one.
 
-    Without a branch in the loop: where a word ends cannot be foretold, and each wrong guess would cost as much as ten bytes.
+    Without a branch in the loop: where a word ends cannot be foretold, and each
+    wrong guess would cost as much as ten bytes.
     """
     count = 0
     block = min(start + _BLOCK, end)
