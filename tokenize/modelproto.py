@@ -18,9 +18,10 @@ from codemill.errors import DataError
 # Piece types and field numbers of sentencepiece_model.proto.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
+_SCORE, _TYPE = 2, 3  # of a piece
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-_AS_CONTROL = bytes([3 << 3 | _VARINT, CONTROL])
+_AS_CONTROL = bytes([_TYPE << 3 | _VARINT, CONTROL])
 _NO_DUMMY_PREFIX = bytes([_NORMALIZER << 3 | _BYTES, 2, 3 << 3 | _VARINT, 0])
 
 
@@ -98,9 +99,13 @@ def parse(model: bytes) -> ModelProto:
         nested = {n: _merged([v for number, v, _, _ in top if number == n]) for n in (_TRAINER, _NORMALIZER)}
         fields = [(_merged([v]), start, end) for number, v, start, end in top if number == _PIECES]
         pieces = [piece[1].decode() for piece, _, _ in fields]
+        scores = np.frombuffer(b"".join(piece.get(_SCORE, bytes(4)) for piece, _, _ in fields), "<f4")
+        if len(scores) != len(pieces):
+            raise ValueError("a score that is no 32-bit float")
+        types = np.array([piece.get(_TYPE, NORMAL) for piece, _, _ in fields], np.uint8)
         if not pieces:
             raise ValueError("it has no pieces")
-    except (IndexError, ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as fault:
         raise DataError(
             f"the tokenizer model of {len(model)} bytes is no SentencePiece model ({fault}); "
             "give the whole .model file that SentencePiece wrote"
@@ -108,8 +113,8 @@ def parse(model: bytes) -> ModelProto:
     trainer, normalizer = nested[_TRAINER], nested[_NORMALIZER]
     return ModelProto(
         pieces=pieces,
-        types=np.array([piece.get(3, NORMAL) for piece, _, _ in fields], np.uint8),
-        scores=np.array([np.frombuffer(piece.get(2, bytes(4)), "<f4")[0] for piece, _, _ in fields], np.float32),
+        types=types,
+        scores=scores,
         spans=np.array([(start, end) for _, start, end in fields], np.int64).reshape(-1, 2),
         bpe=trainer.get(3, 1) == 2,
         byte_fallback=bool(trainer.get(35, 0)),
