@@ -35,6 +35,7 @@ from codemill.pipeline.stages.frame import read_table
 
 if importlib.util.find_spec("apache_beam") is None:
     pytest.skip("Beam is not installed; it is in codemill[beam]", allow_module_level=True)
+from codemill.pipeline.engines import beam as beam_module
 from codemill.pipeline.engines.beam import BatchCoder, BeamEngine, Work, make_pipeline
 from codemill.pipeline.engines.cluster import error_left, leave_job, load_job, until_done
 from codemill.pipeline.engines.tasks import make_job
@@ -145,9 +146,32 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 @pytest.mark.parametrize("options", LOCAL_RUNNERS)
 def test_every_local_runner_writes_the_local_engine_s_bytes(
-    tmp_path: Path, options: tuple[str, ...], expected: dict[str, str]
+    tmp_path: Path, options: tuple[str, ...], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(beam_module, "_HELD_PARTITIONS", PARTITIONS)
     assert run(tmp_path, options, plan(Count())) == expected
+
+
+@dataclass(frozen=True)
+class SumOfSpilled:
+    """The sums, where rows of every task lie in files."""
+
+    spill: Path
+
+    def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        if len(list(self.spill.glob("task-*-numbers.arrow"))) != TASKS:
+            raise RunError("rows came another way")
+        yield from Sum()(partition, tables)
+
+
+@TWO_KINDS
+def test_an_exchange_of_many_partitions_goes_through_files_and_leaves_none(
+    tmp_path: Path, options: tuple[str, ...], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beam_module, "_HELD_PARTITIONS", PARTITIONS - 1)
+    spill = tmp_path / "state" / "spill"
+    assert run(tmp_path, options, dataclasses.replace(plan(Count()), function=SumOfSpilled(spill))) == expected
+    assert not spill.exists()
 
 
 @slow

@@ -5,6 +5,10 @@ partition number, whose elements are record batches, and a ParDo that works a pa
 bundle and scaling are the runner's. Workers share with the driver the folder or object store that the build writes
 to, and nothing else. A runner that gives up is started again for what is still pending.
 
+Beam's local runner holds all that is exchanged in memory, and hands a worker its whole share at once. An exchange of
+more than a few partitions therefore leaves its rows in files there (`spills`), and the GroupByKey carries only which
+partitions are due.
+
 The runner lives in a process of its own (`child`): Beam's local runner waits forever for a worker that was killed,
 and cannot be stopped from outside.
 """
@@ -20,7 +24,8 @@ import socket
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +45,7 @@ from codemill.pipeline.engines.cluster import (
     unpacked,
     until_done,
 )
+from codemill.pipeline.engines.spills import read_partition, spill_folder, spill_path, write_spill
 from codemill.pipeline.engines.tasks import Job, make_job, settle_worker
 from codemill.pipeline.files import Receipt, readable_os_errors
 from codemill.pipeline.progress import Reporter
@@ -71,6 +77,7 @@ with _hushed():  # it warns of Google's libraries, which most runners do not nee
 _LOCAL = (None, "direct", "directrunner", "switchingdirectrunner", "fnapirunner")
 _FORWARDING = ("portable", "flink", "spark")  # their job servers know options of their own
 _CONNECT_SECS = 5.0
+_HELD_PARTITIONS = 4  # Beam's local runner holds an exchange of so many in memory
 _DUE = pa.record_batch([], schema=pa.schema([]))  # goes to every pending partition, so that empty ones are worked too
 
 
@@ -102,7 +109,9 @@ class BeamEngine:
     def __init__(self, options: Sequence[str], reporter: Reporter) -> None:
         self._flags = tuple(options)
         self._reporter = reporter
-        _require_job_server(_pipeline(self._flags, "check").options.view_as(PortableOptions).job_endpoint)
+        checked = _pipeline(self._flags, "check")
+        _require_job_server(checked.options.view_as(PortableOptions).job_endpoint)
+        self._local = isinstance(checked.runner, FnApiRunner)
         self._child = Child("beam")
         reporter.say(f"Beam's log, until the build is done: {self._child.log}")
 
@@ -118,26 +127,33 @@ class BeamEngine:
             job, sizes = make_job(collection, sink)
         if job.exchanged is not None:
             sizes = [sum(sizes) // job.parts] * job.parts
-        file = leave_job(job)
+        spills = self._local and job.exchanged is not None and job.parts > _HELD_PARTITIONS
+        with contextlib.ExitStack() as stack:
+            spill = stack.enter_context(spill_folder(sink)) if spills else None
+            work = Work(label, leave_job(job), job.rows if job.exchanged else None, job.parts, (), spill)
 
-        def run(pending: list[int]) -> None:
-            work = Work(label, file, job.rows if job.exchanged else None, job.parts, tuple(pending))
-            self._child.call(run_pipeline, self._flags, work)
+            def run(pending: list[int]) -> None:
+                self._child.call(run_pipeline, self._flags, replace(work, pending=tuple(pending)))
 
-        with progress_shown(job, sizes, self._reporter, label):
+            stack.enter_context(progress_shown(job, sizes, self._reporter, label))
             finished = until_done(job, label, self._reporter, f"Beam (log: {self._child.log})", run)
         return [finished[part] for part in range(job.parts)]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one pipeline does. rows: how many are spread; null = each row is a part. pending: the parts to do."""
+    """What one pipeline does.
+
+    rows: how many are spread; null = each row is a part. pending: the parts to do. spill: the folder through which
+    rows are exchanged; null = by Beam.
+    """
 
     label: str
     job: JobFile
     rows: int | None
     parts: int
     pending: tuple[int, ...]
+    spill: Path | None = None
 
 
 def run_pipeline(flags: tuple[str, ...], work: Work) -> None:
@@ -170,7 +186,7 @@ class _Task(beam.DoFn):
     """A task of the job, by its number."""
 
     def __init__(self, work: Work) -> None:
-        self._label, self._file = work.label, work.job
+        self._label, self._file, self._spill = work.label, work.job, work.spill
         self._rows, self._batches, self._bytes = (
             Metrics.counter("codemill", name) for name in ("rows", "batches", "bytes")
         )
@@ -225,6 +241,10 @@ class SpreadRow(_Task):
         if row >= self._tasks:  # there are no rows, only partitions
             return
         with self._job(f"row {row}") as job:
+            if self._spill:
+                if not spill_path(self._spill, row).exists():
+                    write_spill(job, self._spill, row)
+                return
             for partition, _, batch in job.spread_row(row):
                 if self._pending[partition]:
                     self._batches.inc()
@@ -241,7 +261,11 @@ class ReducePartition(_Task):
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> None:
         partition, batches = element
         with self._job(f"partition {partition}") as job:
-            self._count(job.reduce(partition, ((kind_of(b.schema), b) for b in batches if b.num_columns)))
+            if self._spill:
+                rows = read_partition(self._spill, job.rows, partition)
+            else:
+                rows = ((kind_of(batch.schema), batch) for batch in batches if batch.num_columns)
+            self._count(job.reduce(partition, rows))
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

@@ -8,14 +8,12 @@ number of workers, because every task writes files of its own, named by its plac
 from __future__ import annotations
 
 import concurrent.futures as futures
-import contextlib
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +22,9 @@ import pyarrow as pa
 
 from codemill.errors import RunError
 from codemill.pipeline.engines.base import Collection, Sink
-from codemill.pipeline.engines.spills import read_partition, spill_path, write_spill
+from codemill.pipeline.engines.spills import read_partition, spill_folder, spill_path, write_spill
 from codemill.pipeline.engines.tasks import Job, make_job, settle_worker, use_system_memory
-from codemill.pipeline.files import Receipt, clear_folder, readable_os_errors
-from codemill.pipeline.places import RemotePath
+from codemill.pipeline.files import Receipt, readable_os_errors
 from codemill.pipeline.progress import Reporter
 
 _TRIES = 3  # how often a task may lose its worker before the run gives up
@@ -66,7 +63,7 @@ class LocalEngine:
         if job.exchanged is None:
             self._run([Task(f"part {i}", job.map_row, (i,), sizes[i]) for i in pending], label)
         elif pending:
-            with _spill_folder(sink) as spill:
+            with spill_folder(sink) as spill:
                 self._exchange(job, spill, pending, sizes, label)
         finished |= job.receipts() if pending else {}
         return [finished[index] for index in range(job.parts)]
@@ -152,18 +149,6 @@ def _follow(parent: int) -> None:
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     function(*arguments)
     pa.default_memory_pool().release_unused()
-
-
-@contextlib.contextmanager
-def _spill_folder(sink: Sink) -> Iterator[Path]:
-    """Where an exchange spills: beside the receipts, where a killed run's successor finds it; for outputs on an object
-    store, in the machine's own temporary folder."""
-    if isinstance(sink.state, RemotePath):
-        with tempfile.TemporaryDirectory(prefix="codemill-spill-") as folder:
-            yield Path(folder)
-    else:
-        yield sink.state / "spill"
-        clear_folder(sink.state / "spill")
 
 
 def _reduce(job: Job, spill: Path, partition: int) -> None:

@@ -1,4 +1,4 @@
-"""Spills: the local engine's exchange, through files on the machine's own disk.
+"""Spills: an exchange through files on one machine's own disk, for the local engine and for Beam's local runner.
 
 A spill is what a task leaves for an exchange: one Arrow file for each kind, a batch a partition and run, and an index
 that says which batch is which. The reader of a partition takes its batches out of each task's spill, so it holds one
@@ -8,6 +8,8 @@ it saves.
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +17,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from codemill.pipeline.engines.base import Sink
 from codemill.pipeline.engines.tasks import Job
-from codemill.pipeline.files import TableWriter, atomic_file, read_json, write_json
+from codemill.pipeline.files import TableWriter, atomic_file, clear_folder, read_json, write_json
+from codemill.pipeline.places import RemotePath
+
+
+@contextlib.contextmanager
+def spill_folder(sink: Sink) -> Iterator[Path]:
+    """Where an exchange spills: beside the receipts, where a killed run's successor finds it; for outputs on an object
+    store, in the machine's own temporary folder."""
+    if isinstance(sink.state, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="codemill-spill-") as folder:
+            yield Path(folder)
+    else:
+        yield sink.state / "spill"
+        clear_folder(sink.state / "spill")
 
 
 def spill_path(folder: Path, task: int) -> Path:
