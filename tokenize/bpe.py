@@ -11,29 +11,32 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from codemill.tokenize.merges import HASH, HASH_SHIFT, UNKNOWN
+from codemill.tokenize.merges import ASCII, CHARACTERS, HASH, HASH_SHIFT, PAIRS, UNKNOWN
 
+# What a room for merging, int64[3, n], holds for each symbol: itself; where in the bytes it begins; what it merges into
+# with the next.
+SYMBOL, START, NEXT = 0, 1, 2
 _NONE = np.int64(1 << 62)  # what does not merge: a rank beyond all others
 _LOW = np.int64(0xFFFFFFFF)
 
 
 @nb.njit(cache=True, nogil=True)
-def _find(table, key):
+def _find(tables, which, key):
     """The value of a key in a hash table of `merges`; -1 for none."""
-    last = len(table) - 1
+    begin, last = tables[which], tables[which + 1]
     place = np.int64(np.uint64(key) * HASH >> HASH_SHIFT) & last
-    while table[place, 0]:
-        if table[place, 0] == key:
-            return table[place, 1]
+    while tables[begin + 2 * place]:
+        if tables[begin + 2 * place] == key:
+            return tables[begin + 2 * place + 1]
         place = (place + 1) & last
     return np.int64(-1)
 
 
 @nb.njit(cache=True, nogil=True)
-def split_characters(data, start, end, merges, symbols, starts):
+def split_characters(data, start, end, tables, room):
     """Write the symbol of each character of data[start:end], and where it begins; returns how many there are.
 
-    symbols: int32[>= end - start], starts: int64[>= end - start + 1], with the end behind the last.
+    room: int64[3, > end - start]; behind the last it gets the end.
     """
     count = 0
     i = start
@@ -41,56 +44,53 @@ def split_characters(data, start, end, merges, symbols, starts):
         byte = np.int64(data[i])
         size = 1
         if byte < 0x80:
-            symbols[count] = merges.ascii[byte]
+            room[SYMBOL, count] = tables[ASCII + byte]
         else:
             size = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
             size = min(size, end - i)
             point = byte & (0x7F >> size)
             for k in range(i + 1, i + size):
                 point = point << 6 | np.int64(data[k]) & 0x3F
-            symbols[count] = _find(merges.characters, point)
-        starts[count] = i
+            room[SYMBOL, count] = _find(tables, CHARACTERS, point)
+        room[START, count] = i
         count += 1
         i += size
-    starts[count] = end
+    room[START, count] = end
     return count
 
 
 @nb.njit(cache=True, nogil=True)
-def _merge(pairs, left, right):
+def _merge(tables, left, right):
     """rank << 32 | symbol of what two symbols merge into; _NONE for nothing."""
     if left == UNKNOWN or right == UNKNOWN:
         return _NONE
-    found = _find(pairs, (np.int64(left) + 1) << 32 | np.int64(right))
+    found = _find(tables, PAIRS, (left + 1) << 32 | right)
     return _NONE if found < 0 else found
 
 
 @nb.njit(cache=True, nogil=True)
-def merge_short(symbols, starts, count, pairs, waiting):
-    """Merge symbols[:count] in place, and their starts with them; returns how many are left.
-
-    waiting: int64[>= count], room for what each symbol merges into with the next.
-    """
+def merge_short(room, count, tables):
+    """Merge the first `count` symbols in place, and their starts with them; returns how many are left."""
     for k in range(count - 1):
-        waiting[k] = _merge(pairs, symbols[k], symbols[k + 1])
+        room[NEXT, k] = _merge(tables, room[SYMBOL, k], room[SYMBOL, k + 1])
     while count > 1:
         best = 0
         for k in range(1, count - 1):
-            if waiting[k] >> 32 < waiting[best] >> 32:
+            if room[NEXT, k] >> 32 < room[NEXT, best] >> 32:
                 best = k
-        if waiting[best] == _NONE:
+        if room[NEXT, best] == _NONE:
             break
-        symbols[best] = waiting[best] & _LOW
+        room[SYMBOL, best] = room[NEXT, best] & _LOW
         count -= 1
         for k in range(best + 1, count):
-            symbols[k] = symbols[k + 1]
-            starts[k] = starts[k + 1]
-            waiting[k] = waiting[k + 1]
-        starts[count] = starts[count + 1]
+            room[SYMBOL, k] = room[SYMBOL, k + 1]
+            room[START, k] = room[START, k + 1]
+            room[NEXT, k] = room[NEXT, k + 1]
+        room[START, count] = room[START, count + 1]
         if best:
-            waiting[best - 1] = _merge(pairs, symbols[best - 1], symbols[best])
+            room[NEXT, best - 1] = _merge(tables, room[SYMBOL, best - 1], room[SYMBOL, best])
         if best + 1 < count:
-            waiting[best] = _merge(pairs, symbols[best], symbols[best + 1])
+            room[NEXT, best] = _merge(tables, room[SYMBOL, best], room[SYMBOL, best + 1])
     return count
 
 
@@ -125,38 +125,38 @@ def _pop(heap, size):
 
 
 @nb.njit(cache=True, nogil=True)
-def merge_long(symbols, starts, count, pairs):
+def merge_long(room, count, tables):
     """As `merge_short`, by a heap of rank << 32 | place; a key whose pair is no longer there is passed over."""
-    waiting = np.full(count, _NONE, np.int64)
     after = np.arange(1, count + 1)
     before = np.arange(-1, count - 1)
     heap = np.empty(3 * count, np.int64)  # each merge makes at most two new pairs
     size = 0
+    room[NEXT, :count] = _NONE
     for k in range(count - 1):
-        waiting[k] = _merge(pairs, symbols[k], symbols[k + 1])
-        if waiting[k] != _NONE:
-            size = _push(heap, size, waiting[k] >> 32 << 32 | k)
+        room[NEXT, k] = _merge(tables, room[SYMBOL, k], room[SYMBOL, k + 1])
+        if room[NEXT, k] != _NONE:
+            size = _push(heap, size, room[NEXT, k] >> 32 << 32 | k)
     while size:
         place, rank = heap[0] & _LOW, heap[0] >> 32
         size = _pop(heap, size)
-        if waiting[place] >> 32 != rank:
+        if room[NEXT, place] >> 32 != rank:
             continue
-        symbols[place] = waiting[place] & _LOW
+        room[SYMBOL, place] = room[NEXT, place] & _LOW
         gone = after[place]
-        waiting[gone] = _NONE
+        room[NEXT, gone] = _NONE
         after[place] = after[gone]
         if after[place] < count:
             before[after[place]] = place
         for left in (before[place], place):
             if left >= 0:
                 right = after[left]
-                waiting[left] = _merge(pairs, symbols[left], symbols[right]) if right < count else _NONE
-                if waiting[left] != _NONE:
-                    size = _push(heap, size, waiting[left] >> 32 << 32 | left)
+                room[NEXT, left] = _merge(tables, room[SYMBOL, left], room[SYMBOL, right]) if right < count else _NONE
+                if room[NEXT, left] != _NONE:
+                    size = _push(heap, size, room[NEXT, left] >> 32 << 32 | left)
     left, place = 0, 0
     while place < count:
-        symbols[left], starts[left] = symbols[place], starts[place]
+        room[SYMBOL, left], room[START, left] = room[SYMBOL, place], room[START, place]
         left += 1
         place = after[place]
-    starts[left] = starts[count]
+    room[START, left] = room[START, count]
     return left

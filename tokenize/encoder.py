@@ -13,21 +13,28 @@ import numpy as np
 import pyarrow as pa
 
 from codemill.buffers import text_buffers
-from codemill.tokenize.bpe import merge_long, merge_short, split_characters
+from codemill.tokenize.bpe import START, SYMBOL, merge_long, merge_short, split_characters
+from codemill.tokenize.intrinsics import borrowed, load_eight, store_eight
 from codemill.tokenize.lists import large_lists
-from codemill.tokenize.merges import Merges
+from codemill.tokenize.merges import BYTES, PIECES, Merges
 
 # An entry of the cache is 8 numbers of 64 bits, one line of a processor's cache: 4 of the word's bytes, 1 of its length
 # and how many ids it has, 3 of the ids.
 _ENTRY, _KEY, _META, _IDS = 8, 4, 4, 5
 _LONGEST_KEY = 8 * _KEY  # bytes
 _CACHE_BITS = 19  # 32 MiB
+# Before it lie entries of short words that were used last, few enough to stay near the processor (512 KiB): 2 numbers
+# of 64 bits, in one 7 of the word's bytes, 4 bits of its length and 4 of how many ids it has, in the other the ids.
+_FRONT_BITS = 15
+_FRONT_KEY = 7  # bytes
+_FRONT_SHIFT = np.uint64(64 - _FRONT_BITS)
+_KEY_LENGTH, _KEY_COUNT = np.uint64(56), np.uint64(60)
 _SHORT = 64  # bytes; beyond them a heap is worth its while
 _BLOCK = 8192  # bytes that are cut at a time
-_SLACK = 8  # how far behind the ids a kernel may write
+_SLACK = 8  # how far behind texts a kernel may read, and behind ids write
 _FULL_AT = 0.75  # how full the cache may be
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio (Knuth, volume 3, section 6.4)
-_ONE, _EIGHT, _FULL = np.uint64(1), np.uint64(8), np.uint64(64)
+_ONE, _FOUR, _EIGHT, _FULL = np.uint64(1), np.uint64(4), np.uint64(8), np.uint64(64)
 _BYTE, _ALL = np.uint64(0xFF), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -40,7 +47,7 @@ class Encoder:
         self._merges = merges
         self._dtype = dtype
         self._cache_shape = (1 << cache_bits, _ENTRY)
-        self._caches: list[tuple[np.ndarray, np.ndarray]] = []  # those that no thread works with
+        self._caches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # those that no thread works with
 
     def encode(self, texts: pa.Array, spaces: np.ndarray) -> pa.LargeListArray:
         """large_list<dtype>[n]: the ids of (large_)string[n] texts, of which those of bool[n] `spaces` have a space put
@@ -49,16 +56,17 @@ class Encoder:
         spaces = spaces & (buffers.lengths > 0)
         offsets = np.zeros(len(buffers) + 1, np.int64)
         np.cumsum(buffers.lengths + spaces, out=offsets[1:])
-        words = np.empty(offsets[-1] // 8 + 2 + _KEY, np.uint64)  # a key may be read from the last byte on
-        data = words.view(np.uint8)
+        data = np.empty(offsets[-1] + _SLACK, np.uint8)
         _copy(buffers.offsets, buffers.data, spaces, offsets, data)
         out = np.empty(offsets[-1] + _SLACK, self._dtype)  # a token has a byte at least
         ends = np.zeros(len(offsets), np.int64)
         try:
             cache = self._caches.pop()
         except IndexError:
-            cache = np.zeros(self._cache_shape, np.uint64), np.zeros(1, np.int64)
-        _encode(offsets, data, words, self._merges, *cache, out, ends)
+            front = np.zeros((1 << _FRONT_BITS, 2), np.uint64)
+            cache = front, np.zeros(self._cache_shape, np.uint64), np.zeros(1, np.int64)
+        room, cuts = np.empty((3, _SHORT + 1), np.int64), np.empty(_BLOCK + 1, np.int64)
+        _encode(offsets, data, *self._merges, *cache, room, cuts, out, ends)
         self._caches.append(cache)
         return large_lists(ends, out[: ends[-1]].copy())
 
@@ -75,14 +83,11 @@ def _copy(offsets, data, spaces, ends, out):
 
 
 @nb.njit(cache=True, nogil=True)
-def _eight_bytes(words, i, count):
-    """Bytes i to i + count of the buffer, at most eight of them, as a number."""
+def _bytes_at(data, i, count):
+    """Bytes i to i + count, at most eight of them, as a number."""
     if count <= 0:
         return np.uint64(0)
-    place = i >> 3
-    shift = np.uint64(i & 7) * _EIGHT
-    # `<< 1 << 63 - shift` is `<< 64 - shift`, which for a shift of 0 would be undefined.
-    value = words[place] >> shift | (words[place + 1] << _ONE) << (_FULL - _ONE - shift)
+    value = load_eight(data, i)
     return value if count >= 8 else value & (_ALL >> (_FULL - np.uint64(count) * _EIGHT))
 
 
@@ -110,31 +115,29 @@ def _recall(cache, place, out, at):
 
 
 @nb.njit(cache=True, nogil=True)
-def _write_ids(symbols, starts, count, data, merges, out, at):
-    """Write the ids of symbols: a piece's own, else those of its bytes; returns the place behind them."""
+def _write_ids(room, count, data, tables, out, at):
+    """Write the ids of the first `count` symbols: a piece's own, else those of its bytes; returns the place behind."""
     for k in range(count):
-        if 0 <= symbols[k] < merges.pieces:
-            out[at] = symbols[k]
+        symbol = room[SYMBOL, k]
+        if 0 <= symbol < tables[PIECES]:
+            out[at] = symbol
             at += 1
         else:
-            for i in range(starts[k], starts[k + 1]):
-                out[at] = merges.bytes[data[i]]
+            for i in range(room[START, k], room[START, k + 1]):
+                out[at] = tables[BYTES + data[i]]
                 at += 1
     return at
 
 
 @nb.njit(cache=True, nogil=True)
-def _merge_word(data, start, end, merges, room, out, at):
+def _merge_word(data, start, end, tables, room, out, at):
     """Write the ids of data[start:end] into out[at:], by `bpe`; returns the place behind them."""
-    symbols, starts, waiting = room
     if end - start > _SHORT:
-        symbols, starts = np.empty(end - start, np.int32), np.empty(end - start + 1, np.int64)
-        count = split_characters(data, start, end, merges, symbols, starts)
-        count = merge_long(symbols, starts, count, merges.pairs)
-    else:
-        count = split_characters(data, start, end, merges, symbols, starts)
-        count = merge_short(symbols, starts, count, merges.pairs, waiting)
-    return _write_ids(symbols, starts, count, data, merges, out, at)
+        own = np.empty((3, end - start + 1), np.int64)
+        count = merge_long(own, split_characters(data, start, end, tables, own), tables)
+        return _write_ids(own, count, data, tables, out, at)
+    count = merge_short(room, split_characters(data, start, end, tables, room), tables)
+    return _write_ids(room, count, data, tables, out, at)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -169,38 +172,66 @@ def _learn(cache, used, place, length, key, out, at, end):
 
 
 @nb.njit(cache=True, nogil=True)
-def _encode(offsets, data, words, merges, cache, used, out, ends):
+def _encode_word(data, start, end, tables, cache, used, room, out, at):
+    """Write the ids of the word data[start:end] into out[at:], by the cache or anew; returns the place behind them."""
+    length = end - start
+    if length > _LONGEST_KEY:
+        return _merge_word(data, start, end, tables, room, out, at)
+    a = _bytes_at(data, start, length)
+    b = _bytes_at(data, start + 8, length - 8)
+    c = d = np.uint64(0)
+    if length > 16:
+        c = _bytes_at(data, start + 16, length - 16)
+        d = _bytes_at(data, start + 24, length - 24)
+    place, known = _look_up(cache, length, a, b, c, d)
+    if known:
+        return _recall(cache, place, out, at)
+    behind = _merge_word(data, start, end, tables, room, out, at)
+    _learn(cache, used, place, length, (a, b, c, d), out, at, behind)
+    return behind
+
+
+@nb.njit(cache=True, nogil=True)
+def _encode(offsets, data, joins, tables, front, cache, used, room, cuts, out, ends):
     """Write the ids of each text into out, and where they end into ends[row + 1].
 
-    offsets, data: the texts; words: the same bytes, as uint64. cache: uint64[2^k, 8], used[0]: how many entries it has.
+    offsets, data: the texts. joins, tables: of `Merges`. front: uint64[2^k, 2]; cache: uint64[2^k, 8]; used[0]: how
+    many entries that one has. room: int64[3, _SHORT + 1]; cuts: int64[_BLOCK + 1].
     """
-    room = np.empty(_SHORT, np.int32), np.empty(_SHORT + 1, np.int64), np.empty(_SHORT, np.int64)
-    cuts = np.empty(_BLOCK + 1, np.int64)
+    _encode_texts(
+        offsets, borrowed(data), borrowed(joins), borrowed(tables), borrowed(front), borrowed(cache), borrowed(used),
+        borrowed(room), borrowed(cuts), borrowed(out), ends,
+    )  # fmt: skip
+
+
+@nb.njit(cache=True, nogil=True)
+def _encode_texts(offsets, data, joins, tables, front, cache, used, room, cuts, out, ends):
+    """`_encode`, with arrays that somebody else keeps."""
     at = 0
     for row in range(len(offsets) - 1):
         stop, end = offsets[row], offsets[row + 1]
         while stop < end:
             start = stop
-            count = _cut(data, start, end, merges.joins, cuts)
+            count = _cut(data, start, end, joins, cuts)
             for k in range(count):
                 stop = cuts[k]
                 length = stop - start
-                if length <= _LONGEST_KEY:
-                    a = _eight_bytes(words, start, length)
-                    b = _eight_bytes(words, start + 8, length - 8)
-                    c = d = np.uint64(0)
-                    if length > 16:
-                        c = _eight_bytes(words, start + 16, length - 16)
-                        d = _eight_bytes(words, start + 24, length - 24)
-                    place, known = _look_up(cache, length, a, b, c, d)
-                    if known:
-                        at = _recall(cache, place, out, at)
+                if length <= _FRONT_KEY:
+                    key = load_eight(data, start) & (_ALL >> (_FULL - np.uint64(length) * _EIGHT))
+                    key |= np.uint64(length) << _KEY_LENGTH
+                    place = np.int64((key * _MIX) >> _FRONT_SHIFT)
+                    known = front[place, 0]
+                    if (known ^ key) << _FOUR == 0:
+                        store_eight(out, at, front[place, 1])
+                        at += np.int64(known >> _KEY_COUNT)
                     else:
                         first = at
-                        at = _merge_word(data, start, stop, merges, room, out, at)
-                        _learn(cache, used, place, length, (a, b, c, d), out, first, at)
+                        at = _encode_word(data, start, stop, tables, cache, used, room, out, at)
+                        if (at - first) * out.itemsize <= 8:
+                            front[place, 0] = key | np.uint64(at - first) << _KEY_COUNT
+                            front[place, 1] = load_eight(out, first)
                 else:
-                    at = _merge_word(data, start, stop, merges, room, out, at)
+                    at = _encode_word(data, start, stop, tables, cache, used, room, out, at)
                 start = stop
         ends[row + 1] = at
 

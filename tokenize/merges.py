@@ -21,22 +21,24 @@ HASH_SHIFT = np.uint64(32)
 _ASCII, _FIRST_OF_LONG = 128, 0xC0
 
 
-class Merges(NamedTuple):
-    """Tables of a model of `pieces` pieces.
+# What stands where in `Merges.tables`: how many pieces the model has; where each of the two hash tables begins, and
+# behind it how many entries it has, less one; the symbol of each ASCII character; the id that each byte falls back to.
+PIECES, CHARACTERS, PAIRS, ASCII, BYTES = 0, 1, 3, 5, 5 + 128
+_FIXED = BYTES + 256
 
-    joins: bool[256, 256], of `joining_bytes`. bytes: int32[256], the id that each byte falls back to. ascii:
-    int32[128], the symbol of each ASCII character. characters: int64[2^k, 2], a hash table of the others: code point,
-    symbol. pairs: int64[2^k, 2], a hash table of pairs: `pair_key`, and what they merge into as rank << 32 | symbol;
-    the smallest rank merges first. An entry of a hash table stands where the bits from HASH_SHIFT on of its key's
-    product with HASH say, or behind; the key 0 is none.
+
+class Merges(NamedTuple):
+    """Tables of a model.
+
+    joins: bool[256, 256], of `joining_bytes`. tables: int64[n], all others; one array, because to hand several to a
+    kernel costs more than to encode a word. Of its hash tables one is of characters: code point, symbol (those of ASCII
+    are not in it); one of pairs: `pair_key`, and what they merge into as rank << 32 | symbol; the smallest rank merges
+    first. An entry stands where the bits from HASH_SHIFT on of its key's product with HASH say, or behind; the key 0 is
+    none.
     """
 
-    pieces: int
     joins: np.ndarray
-    bytes: np.ndarray
-    ascii: np.ndarray
-    characters: np.ndarray
-    pairs: np.ndarray
+    tables: np.ndarray
 
 
 def joining_bytes(pieces: Iterable[bytes]) -> np.ndarray:
@@ -93,14 +95,13 @@ def build_merges(proto: modelproto.ModelProto) -> Merges:
     singles = {ord(piece): i for piece, i in symbols.items() if len(piece) == 1}
     singles[ord(SPACE_MARK)] = singles[ord(" ")]
     byte_ids = _byte_ids(proto)
-    return Merges(
-        len(proto.pieces),
-        joining_bytes(piece.encode() for piece in symbols),
-        np.array([byte_ids[byte] for byte in range(256)], np.int32),
-        np.array([singles.get(byte, UNKNOWN) for byte in range(_ASCII)], np.int32),
-        _hash_table({key: symbol for key, symbol in singles.items() if key >= _ASCII}),
-        _hash_table(pairs),
-    )
+    characters = _hash_table({point: symbol for point, symbol in singles.items() if point >= _ASCII})
+    merging = _hash_table(pairs)
+    behind = _FIXED + characters.size
+    head = [len(proto.pieces), _FIXED, len(characters) - 1, behind, len(merging) - 1]
+    head += [singles.get(byte, UNKNOWN) for byte in range(_ASCII)] + [byte_ids[byte] for byte in range(256)]
+    tables = np.concatenate([np.array(head, np.int64), characters.ravel(), merging.ravel()])
+    return Merges(joining_bytes(piece.encode() for piece in symbols), tables)
 
 
 def pair_key(left: int, right: int) -> int:
