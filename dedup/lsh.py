@@ -30,17 +30,19 @@ def choose_bands(threshold: float, permutations: int) -> tuple[int, int]:
     suffices.
     """
     # Not at the top: it imports scipy, most of a second that workers who only hash need not spend.
-    from datasketch import MinHashLSH
+    from datasketch import lsh
 
     aim = min(threshold, _LARGEST_THRESHOLD)
+    choices = [(b, r) for b in range(1, permutations + 1) for r in range(1, permutations // b + 1)]
+    # Its errors do not depend on the weights, but MinHashLSH computes them anew for each, which takes most of its time.
+    false_positives = np.array([lsh._false_positive_probability(aim, *choice) for choice in choices])
+    false_negatives = np.array([lsh._false_negative_probability(aim, *choice) for choice in choices])
     for halvings in range(1, 31):
-        false_positive_weight = 0.5**halvings
-        try:
-            index = MinHashLSH(aim, permutations, weights=(false_positive_weight, 1 - false_positive_weight))
-        except ValueError:  # datasketch refuses a single band, which is far from the recall that we want
-            continue
-        if 1 - (1 - aim**index.r) ** index.b >= RECALL:
-            return index.b, index.r
+        weight = 0.5**halvings
+        bands, rows = choices[int(np.argmin(weight * false_positives + (1 - weight) * false_negatives))]
+        # datasketch refuses a single band, which is far from the recall that we want
+        if bands > 1 and 1 - (1 - aim**rows) ** bands >= RECALL:
+            return bands, rows
     raise ConfigError(
         f"threshold {threshold} with {permutations} permutations: no choice of bands finds a pair at the "
         f"threshold with probability {RECALL}; raise dedup.near.permutations or dedup.near.threshold"

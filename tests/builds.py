@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 CODEMILL = str(Path(sys.executable).with_name("codemill"))
+WITH_WORKERS = ("build", "verify", "remove")
 OUTPUTS = ("shards", "dropped", "documents")
 
 
@@ -43,13 +44,21 @@ def config(path: Path, out: Path, sources: list[dict[str, Any]], **sections: Any
     return path
 
 
+def command(*arguments: str | Path) -> list[str]:
+    """The program and its arguments; with one worker if they say nothing of it: more of them would take longer to start
+    than so little to work off."""
+    found = [CODEMILL, *map(str, arguments)]
+    if found[1] in WITH_WORKERS and not {"--workers", "--engine", "--help"} & set(found):
+        found[2:2] = ["--workers", "1"]
+    return found
+
+
 def run(
     *arguments: str | Path, timeout_secs: float = 400, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as its user does. environment: what is set beside our own."""
-    command = [CODEMILL, *map(str, arguments)]
-    env = {**os.environ, **(environment or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_secs, check=False, env=env)
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": timeout_secs, "check": False}
+    return subprocess.run(command(*arguments), env={**os.environ, **(environment or {})}, **options)
 
 
 def build(config_path: Path, *options: str, timeout_secs: float = 400) -> subprocess.CompletedProcess[str]:

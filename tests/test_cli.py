@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, standard_library: list[Path]
 
 def run(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the program in a folder."""
-    command = [builds.CODEMILL, *arguments]
+    command = builds.command(*arguments)
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False, **options)
 
 

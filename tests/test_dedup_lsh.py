@@ -22,11 +22,22 @@ def test_a_pair_at_the_threshold_is_found_with_99_percent(threshold, permutation
     assert 1 - (1 - threshold**rows) ** bands >= 0.99
 
 
-def test_the_choice_is_one_that_datasketch_makes():
-    bands, rows = choose_bands(0.7, 256)
-    choices = [datasketch.MinHashLSH(0.7, 256, weights=(2.0**-k, 1 - 2.0**-k)) for k in range(1, 8)]
-    assert (bands, rows) in {(choice.b, choice.r) for choice in choices}
-    assert (bands, rows) != (choices[0].b, choices[0].r)  # datasketch's even weights find half of such pairs
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.85, 0.95])
+def test_the_choice_is_datasketch_s_for_the_first_weight_whose_recall_suffices(threshold):
+    for halvings in range(1, 31):
+        try:
+            index = datasketch.MinHashLSH(threshold, 64, weights=(2.0**-halvings, 1 - 2.0**-halvings))
+        except ValueError:  # a single band
+            continue
+        if 1 - (1 - threshold**index.r) ** index.b >= 0.99:
+            break
+    assert choose_bands(threshold, 64) == (index.b, index.r)
+
+
+def test_even_weights_would_miss_pairs():
+    even = datasketch.MinHashLSH(0.7, 256)
+    assert 1 - (1 - 0.7**even.r) ** even.b < 0.9
+    assert choose_bands(0.7, 256) == (41, 6)
 
 
 def test_a_threshold_out_of_reach_is_refused_with_the_way_out():
