@@ -140,9 +140,10 @@ class Render:
             takes_part = epochs[done : done + len(tokens)] > epoch
             done += len(tokens)
             if takes_part.any():
-                due = pa.array(takes_part)
-                ids, plain = (tokens.column(name).filter(due) for name in ("id", "ids"))
-                yield self.render(ids, id_words(ids), texts.column("text").filter(due), plain, epoch)
+                if not takes_part.all():  # filtering copies all ids and texts
+                    tokens, texts = (batch.filter(pa.array(takes_part)) for batch in (tokens, texts))
+                ids = tokens.column("id")
+                yield self.render(ids, id_words(ids), texts.column("text"), tokens.column("ids"), epoch)
 
 
 @dataclass(frozen=True)
