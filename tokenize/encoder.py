@@ -23,19 +23,22 @@ from codemill.tokenize.merges import BYTES, PIECES, Merges
 _ENTRY, _KEY, _META, _IDS = 8, 4, 4, 5
 _LONGEST_KEY = 8 * _KEY  # bytes
 _CACHE_BITS = 19  # 32 MiB
-# Before it lie entries of short words that were used last, few enough to stay near the processor (512 KiB): 2 numbers
-# of 64 bits, in one 7 of the word's bytes, 4 bits of its length and 4 of how many ids it has, in the other the ids.
-_FRONT_BITS = 15
-_FRONT_KEY = 7  # bytes
+# Before it lie entries of words that were used last, few enough to stay near the processor (512 KiB). One is 4 numbers
+# of 64 bits: 15 of the word's bytes, with 4 bits of its length and 4 of how many ids it has behind them; and the ids.
+_FRONT_BITS = 14
+_FRONT_KEY = 15  # bytes
 _FRONT_SHIFT = np.uint64(64 - _FRONT_BITS)
 _KEY_LENGTH, _KEY_COUNT = np.uint64(56), np.uint64(60)
 _SHORT = 64  # bytes; beyond them a heap is worth its while
 _BLOCK = 8192  # bytes that are cut at a time
-_SLACK = 8  # how far behind texts a kernel may read, and behind ids write
+_SLACK = 16  # how far behind texts a kernel may read, and behind ids write
 _FULL_AT = 0.75  # how full the cache may be
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio (Knuth, volume 3, section 6.4)
 _ONE, _FOUR, _EIGHT, _FULL = np.uint64(1), np.uint64(4), np.uint64(8), np.uint64(64)
 _BYTE, _ALL = np.uint64(0xFF), np.uint64(0xFFFFFFFFFFFFFFFF)
+# What is left of the first eight bytes of a word, and of the next, by its length.
+_FIRST = np.array([(1 << 8 * min(length, 8)) - 1 for length in range(_FRONT_KEY + 1)], np.uint64)
+_SECOND = np.array([(1 << 8 * max(length - 8, 0)) - 1 for length in range(_FRONT_KEY + 1)], np.uint64)
 
 
 class Encoder:
@@ -63,7 +66,7 @@ class Encoder:
         try:
             cache = self._caches.pop()
         except IndexError:
-            front = np.zeros((1 << _FRONT_BITS, 2), np.uint64)
+            front = np.zeros((1 << _FRONT_BITS, 4), np.uint64)
             cache = front, np.zeros(self._cache_shape, np.uint64), np.zeros(1, np.int64)
         room, cuts = np.empty((3, _SHORT + 1), np.int64), np.empty(_BLOCK + 1, np.int64)
         _encode(offsets, data, *self._merges, *cache, room, cuts, out, ends)
@@ -195,7 +198,7 @@ def _encode_word(data, start, end, tables, cache, used, room, out, at):
 def _encode(offsets, data, joins, tables, front, cache, used, room, cuts, out, ends):
     """Write the ids of each text into out, and where they end into ends[row + 1].
 
-    offsets, data: the texts. joins, tables: of `Merges`. front: uint64[2^k, 2]; cache: uint64[2^k, 8]; used[0]: how
+    offsets, data: the texts. joins, tables: of `Merges`. front: uint64[2^k, 4]; cache: uint64[2^k, 8]; used[0]: how
     many entries that one has. room: int64[3, _SHORT + 1]; cuts: int64[_BLOCK + 1].
     """
     _encode_texts(
@@ -217,19 +220,22 @@ def _encode_texts(offsets, data, joins, tables, front, cache, used, room, cuts, 
                 stop = cuts[k]
                 length = stop - start
                 if length <= _FRONT_KEY:
-                    key = load_eight(data, start) & (_ALL >> (_FULL - np.uint64(length) * _EIGHT))
-                    key |= np.uint64(length) << _KEY_LENGTH
-                    place = np.int64((key * _MIX) >> _FRONT_SHIFT)
-                    known = front[place, 0]
-                    if (known ^ key) << _FOUR == 0:
-                        store_eight(out, at, front[place, 1])
+                    a = load_eight(data, start) & _FIRST[length]
+                    b = load_eight(data, start + 8) & _SECOND[length] | np.uint64(length) << _KEY_LENGTH
+                    place = np.int64((a * _MIX ^ b) * _MIX >> _FRONT_SHIFT)
+                    known = front[place, 1]
+                    if front[place, 0] == a and (known ^ b) << _FOUR == 0:
+                        store_eight(out, at, front[place, 2])
+                        store_eight(out, at + 8 // out.itemsize, front[place, 3])
                         at += np.int64(known >> _KEY_COUNT)
                     else:
                         first = at
                         at = _encode_word(data, start, stop, tables, cache, used, room, out, at)
-                        if (at - first) * out.itemsize <= 8:
-                            front[place, 0] = key | np.uint64(at - first) << _KEY_COUNT
-                            front[place, 1] = load_eight(out, first)
+                        if (at - first) * out.itemsize <= 16:
+                            front[place, 0] = a
+                            front[place, 1] = b | np.uint64(at - first) << _KEY_COUNT
+                            front[place, 2] = load_eight(out, first)
+                            front[place, 3] = load_eight(out, first + 8 // out.itemsize)
                 else:
                     at = _encode_word(data, start, stop, tables, cache, used, room, out, at)
                 start = stop
