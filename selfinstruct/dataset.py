@@ -22,6 +22,14 @@ from codemill.tokenize.lists import offsets_of
 from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.packing import BOS_EOS, LOSS_RANGES, pack, renderings_schema, sequence_schema
 
+_MODEL = "tokenizer.model"
+_OWN = ("triplets.parquet", "dropped.parquet", "yields.json", _MODEL, "report.html")
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
 
 def write_dataset(
     out: Path, triplets: list[dict[str, Any]], config: DatasetConfig, facts: dict[str, Any]
@@ -33,20 +41,19 @@ def write_dataset(
     """
     (out / NAME).unlink(missing_ok=True)  # while its files change, the folder is no dataset
     if config.tokenizer is None:
-        _remove_shards(out, set())
+        _remove_dataset(out)
         return None
     if not Path(config.tokenizer).is_file():
         raise ConfigError(f"dataset.tokenizer: {config.tokenizer}: there is no such file; give a SentencePiece model")
     model = TokenizerModel.load(config.tokenizer)
     ids, texts, skipped = _exchanges(triplets, config)
     if not ids:
-        _remove_shards(out, set())
+        _remove_dataset(out, config.tokenizer)
         return None
     sequences = pack(_renderings(ids, texts, model), config.length, config.packing, model.special_tokens)
     shards = _write_shards(out, sequences, config, model)
-    with atomic_file(out / "tokenizer.model") as file:
+    with atomic_file(out / _MODEL) as file:
         file.write(model.model_bytes)
-    own = [out / name for name in ("triplets.parquet", "dropped.parquet", "yields.json", "tokenizer.model")]
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -58,11 +65,7 @@ def write_dataset(
         "special_tokens": model.special_tokens,
         "packing": {"sequence_length": config.length, "packing": config.packing, **packing_counts(out, shards)},
         "shards": shards,
-        "files": [
-            {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in own
-            if path.exists()
-        ],
+        "files": [file_entry(out / name) for name in _OWN if (out / name).exists()],
     }
     write_manifest(out, manifest)
     return manifest
@@ -120,6 +123,14 @@ def _write_shards(out: Path, sequences: pa.Table, config: DatasetConfig, model: 
         )  # fmt: skip
     _remove_shards(out, wanted)
     return entries
+
+
+def _remove_dataset(out: Path, source: str | None = None) -> None:
+    """What an earlier run made beside its tables; but the model stays where it is the very file that was given."""
+    _remove_shards(out, set())
+    model = out / _MODEL
+    if model.exists() and not (source and model.samefile(source)):
+        model.unlink()
 
 
 def _remove_shards(out: Path, wanted: set[str]) -> None:

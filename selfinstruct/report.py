@@ -9,25 +9,55 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jinja2
 import markupsafe
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from codemill.errors import DataError
 from codemill.pipeline.files import atomic_file
+from codemill.pipeline.manifest import NAME, read_manifest, write_manifest
+from codemill.pipeline.places import Place
+from codemill.selfinstruct.dataset import file_entry
 from codemill.selfinstruct.gates import REASONS
 
+_PAGE, _TABLES = "report.html", ("triplets.parquet", "dropped.parquet")
 _KEPT, _OF_EACH_REASON = 8, 2  # examples
 _CODE_CHARACTERS = 4_000
 
 
 def write_report(out: Path, kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> None:
     """Write OUT/report.html from rows of TRIPLETS and of DROPPED."""
-    with atomic_file(out / "report.html") as file:
+    with atomic_file(out / _PAGE) as file:
         file.write(render(kept, dropped).encode("utf-8", "replace"))
+
+
+def is_run(out: Place) -> TypeGuard[Path]:
+    """Whether a folder is what a self-instruct run left."""
+    return isinstance(out, Path) and all((out / name).is_file() for name in _TABLES)
+
+
+def redraw_report(out: Path) -> None:
+    """Write OUT/report.html again from the run's tables, and then the manifest, where there is one: it holds the page's
+    checksum. Raises DataError where a table or the manifest is damaged."""
+    write_report(out, *(_rows(out / name) for name in _TABLES))
+    if (out / NAME).exists():
+        manifest = read_manifest(out)
+        others = [entry for entry in manifest["files"] if entry["file"] != _PAGE]
+        write_manifest(out, {**manifest, "files": [*others, file_entry(out / _PAGE)]})
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run `codemill self-instruct` again") from None
+    return rows
 
 
 def render(kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codemill.pipeline.files import atomic_file, write_json
+from codemill.pipeline.manifest import NAME
 from codemill.pipeline.progress import Reporter
 from codemill.selfinstruct.answers import Answers
 from codemill.selfinstruct.backends.base import Backend
@@ -48,6 +49,7 @@ def run_loop(
             )
         outcome, counts = asyncio.run(_run(config, prompts, store, backends, judge, reporter))
         counts["torn_bytes"] = store.torn_bytes
+    (out / NAME).unlink(missing_ok=True)  # while its files change, the folder is no dataset
     _write_table(out / "triplets.parquet", outcome.triplets, TRIPLETS)
     _write_table(out / "dropped.parquet", outcome.dropped, DROPPED)
     write_json(out / "yields.json", outcome.yields)

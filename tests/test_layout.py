@@ -159,7 +159,7 @@ def test_tests_lie_flat_and_are_named_after_what_they_test() -> None:
     assert folders == {"oracles", "hostile"}
     assert not list((ROOT / "tests").rglob("__init__.py"))
     parts = (*ROOMS, *(module.removeprefix("codemill.") for module in FLOOR))
-    whole = ("test_benchmarks", "test_cli", "test_docs", "test_layout")
+    whole = ("test_benchmarks", "test_cli", "test_docs", "test_examples", "test_layout")
     others = [path.stem for path in (ROOT / "tests").glob("test_*.py") if path.stem not in whole]
     assert [stem for stem in others if not stem.startswith(tuple(f"test_{part}" for part in parts))] == []
 

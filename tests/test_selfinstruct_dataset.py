@@ -153,7 +153,7 @@ def test_loss_ranges_follow_their_tokens_wherever_they_are_packed(packing: str) 
     assert sum(len(row) for row in rows) + 400 == sum(sum(r) for r in packed["segment_lengths"].to_pylist())
 
 
-@pytest.mark.parametrize("command", ["verify", "inspect", "report"])
+@pytest.mark.parametrize("command", ["verify", "inspect"])
 def test_commands_for_builds_say_what_an_instruct_dataset_is(tmp_path: Path, small_model: Path, command: str) -> None:
     write_dataset(tmp_path, TRIPLETS, config(small_model), {})
     done = subprocess.run([builds.CODEMILL, command, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -178,3 +178,12 @@ def test_shards_of_an_earlier_run_do_not_stay(tmp_path: Path, small_model: Path)
     assert write_dataset(tmp_path, [], config(small_model), {}) is None
     assert not list((tmp_path / "shards").iterdir())
     assert not (tmp_path / "manifest.json").exists()
+    assert not (tmp_path / "tokenizer.model").exists()
+
+
+def test_a_tokenizer_that_the_user_put_there_stays(tmp_path: Path, small_model: Path) -> None:
+    own = tmp_path / "tokenizer.model"
+    own.write_bytes(small_model.read_bytes())
+    write_dataset(tmp_path, TRIPLETS, config(own), {})
+    assert write_dataset(tmp_path, [], config(own), {}) is None
+    assert own.read_bytes() == small_model.read_bytes()

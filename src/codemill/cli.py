@@ -233,11 +233,16 @@ def explain(out: Place, path_or_id: str, as_json: bool) -> None:
 @cli.command()
 @_out
 def report(out: Place) -> None:
-    """Draw OUT/report.html again."""
-    from codemill.pipeline.build import write_report
-    from codemill.pipeline.dataset import Dataset
+    """Draw OUT/report.html again, of a build or of a self-instruct run."""
+    from codemill.selfinstruct.report import is_run, redraw_report
 
-    write_report(Dataset(out))
+    if is_run(out):
+        redraw_report(out)
+    else:
+        from codemill.pipeline.build import write_report
+        from codemill.pipeline.dataset import Dataset
+
+        write_report(Dataset(out))
     click.echo(out / "report.html")
 
 
