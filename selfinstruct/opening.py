@@ -51,13 +51,23 @@ def _written(config: SelfInstructConfig, ran: tuple[Outcome, dict[str, Any]]) ->
 
 
 def open_judge(layers: tuple[str, ...] | None, reporter: Reporter | None = None) -> Judge:
-    """A judge in the strongest sandbox that holds. Raises ConfigError and RunError."""
+    """A judge in the strongest sandbox that holds, its limits of time set by how slow this machine is. Raises
+    ConfigError and RunError."""
     from codemill.selfinstruct.judge.judge import SandboxJudge
     from codemill.selfinstruct.judge.languages import folders
+    from codemill.selfinstruct.sandbox.calibrate import slowness_of
     from codemill.selfinstruct.sandbox.choose import open_sandbox
 
     said = reporter or Reporter(quiet=True)
-    return SandboxJudge(open_sandbox(layers, folders(), said.say))
+    sandbox = open_sandbox(layers, folders(), said.say)
+    try:
+        slowness = slowness_of(sandbox)
+    except BaseException:
+        sandbox.close()
+        raise
+    if slowness > 1:
+        said.say(f"sandbox: programs take {slowness:g} times as long here as they should; so limits of time are longer")
+    return SandboxJudge(sandbox, slowness=slowness)
 
 
 def _on_ray(config: SelfInstructConfig, used: list[str], reporter: Reporter, fresh: bool) -> dict[str, Any]:

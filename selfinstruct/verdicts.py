@@ -59,7 +59,8 @@ class Check(NamedTuple):
 
 class Verdict(NamedTuple):
     """What was found: `reason` is a key of REASONS; `detail` the first line of what the program said, cut at 500
-    characters; `way` what decided (a check may fall back from `two_processes` to `one_process`, and this says so)."""
+    characters; `way` what decided (a check may fall back from `two_processes` to `one_process`, and this says so);
+    `slowness` by what the check's limits of time were multiplied on the machine that judged it."""
 
     key: str
     passed: bool
@@ -67,6 +68,7 @@ class Verdict(NamedTuple):
     detail: str
     way: Way
     cpu_secs: float
+    slowness: float = 1.0
 
 
 class Judge(Protocol):

@@ -111,6 +111,7 @@ def test_scores_are_as_planned_and_the_same_again_without_a_model(
     assert result["pass@1"]["score"] == pytest.approx(0.25)
     assert result["pass@2"]["score"] == pytest.approx((0 + 1 / 2 + 5 / 6) / 3)
     assert "pass@1: 25.0%" in as_text(result)
+    assert 1 <= result["slowness"]["least"] == result["slowness"]["most"]
     written = (tmp_path / "result.json").read_bytes()
     again = evaluate(humaneval, None, None, tmp_path, settings, QUIET)
     assert json.loads(json.dumps(again)) == json.loads(written)

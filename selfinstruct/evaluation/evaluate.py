@@ -30,7 +30,7 @@ _AT_ONCE = 16  # problems
 
 class Settings(NamedTuple):
     """samples: of each problem; more than one needs a temperature above 0. ks: the k of pass@k, none above samples.
-    limits of time are multiplied by `slowness`, which is 1 or more."""
+    cpu_secs: of a program, on the reference machine; see `sandbox.calibrate`."""
 
     samples: int = 1
     ks: tuple[int, ...] = (1,)
@@ -132,6 +132,7 @@ def _result(
 ) -> dict[str, Any]:
     counts = [(len(verdicts), sum(each.passed for each in verdicts)) for _, verdicts in found]
     reasons = Counter(each.reason for _, verdicts in found for each in verdicts)
+    slowness = [each.slowness for _, verdicts in found for each in verdicts]
     exact = [
         problem.cut(reply.text).strip() == problem.reference.strip()
         for problem, (replies, _) in zip(benchmark.problems, found, strict=True)
@@ -148,6 +149,7 @@ def _result(
         **{f"pass@{k}": score(counts, k, settings.seed) for k in settings.ks},
         "exact_match": sum(exact) / len(exact) if exact else None,
         "reasons": dict(sorted(reasons.items())),
+        "slowness": {"least": min(slowness), "most": max(slowness)},
         "lower_trust": sum(each.way == "one_process" for _, verdicts in found for each in verdicts),
         "tasks": {
             problem.task: {"samples": samples, "passed": passed}
@@ -165,6 +167,8 @@ def as_text(result: dict[str, Any]) -> str:
     if result["exact_match"] is not None:
         lines.append(f"exact match: {result['exact_match']:.1%}")
     lines.append("verdicts: " + ", ".join(f"{reason} {count}" for reason, count in result["reasons"].items()))
+    if result["slowness"]["most"] > 1:
+        lines.append(f"limits of time were up to {result['slowness']['most']:g} times as long, for slow machines")
     if result["lower_trust"]:
         lines.append(f"of lower trust (judged in one process): {result['lower_trust']}")
     return "\n".join(lines)

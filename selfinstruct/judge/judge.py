@@ -20,6 +20,7 @@ from typing import Any
 
 from codemill.errors import RunError
 from codemill.selfinstruct.judge.languages import NOT_COMPILED, Language, language_of
+from codemill.selfinstruct.sandbox.calibrate import SlowerSandbox
 from codemill.selfinstruct.sandbox.program import PYTHON, Outcome, Program, Sandbox
 from codemill.selfinstruct.verdicts import REASONS, Check, Verdict, Way
 
@@ -42,10 +43,13 @@ _BY_ENDING = {
 
 
 class SandboxJudge:
-    """A `Judge` on a sandbox, which it closes with itself. workers: checks at a time (default: one a core)."""
+    """A `Judge` on a sandbox, which it closes with itself. workers: checks at a time (default: one a core).
 
-    def __init__(self, sandbox: Sandbox, workers: int | None = None) -> None:
-        self._sandbox = sandbox
+    slowness: of the machine; limits of time are so many times as long, and each verdict says so.
+    """
+
+    def __init__(self, sandbox: Sandbox, workers: int | None = None, slowness: float = 1.0) -> None:
+        self._sandbox, self._slowness = SlowerSandbox(sandbox, slowness), slowness
         count = workers or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(count, "judge")
         self._room = threading.BoundedSemaphore(count * (1 + _WAITING_EACH))
@@ -55,12 +59,15 @@ class SandboxJudge:
         go on, ConfigError where the tools of the check's language are missing."""
         self._room.acquire()
         try:
-            future = self._pool.submit(judge, self._sandbox, check)
+            future = self._pool.submit(self._judge, check)
         except RuntimeError:
             self._room.release()
             raise RunError("the judge is closed") from None
         future.add_done_callback(lambda _: self._room.release())
         return future
+
+    def _judge(self, check: Check) -> Verdict:
+        return judge(self._sandbox, check)._replace(slowness=self._slowness)
 
     def provenance(self) -> dict[str, str]:
         return self._sandbox.provenance()
