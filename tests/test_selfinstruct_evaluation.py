@@ -178,6 +178,47 @@ def test_apps_has_a_call_form_and_a_stdin_form(tmp_path: Path, judge: Judge) -> 
     assert found == [True, False, True, False]
 
 
+def test_apps_shows_the_first_two_solved_rows_that_are_not_asked_themselves(tmp_path: Path) -> None:
+    cases = json.dumps({"inputs": ["1\n"], "outputs": ["1\n"]})
+    solved = [{"problem_id": n, "question": f"Question {n}.", "input_output": cases,
+               "solutions": json.dumps([f"print({n})\n", "print()"]) if n % 2 else ""} for n in range(7)]  # fmt: skip
+    problems = load_benchmark(rows(tmp_path / "apps.jsonl", *solved)).problems
+    for number, shown in ((0, (1, 3)), (1, (3, 5)), (3, (1, 5)), (6, (1, 3))):
+        prompt = str(problems[number].prompt)
+        order = [f"Question {n}.\n\nUse Standard Input format\nANSWER:\nprint({n})\n\nQUESTION:" for n in shown]
+        assert prompt.startswith(f"\nQUESTION:\n{order[0]}\n{order[1]}\nQuestion {number}.")
+        assert prompt.endswith("ANSWER:\n")
+        assert prompt.count("QUESTION:") == 3
+        assert problems[number].reference == (f"print({number})" if number % 2 else None)
+    alone = load_benchmark(rows(tmp_path / "alone.jsonl", *(solved[::2]))).problems[0]
+    assert str(alone.prompt).count("QUESTION:") == 1
+    [message] = load_benchmark(str(tmp_path / "apps.jsonl"), chat=True).problems[0].prompt  # type: ignore[misc]
+    assert message.content.count("QUESTION:") == 1
+
+
+@pytest.mark.parametrize("kind", ["SingleLine", "MultiLine", "RandomSpan"])
+def test_infilling_tells_exact_match_beside_what_passes(
+    shared_data: Path, tmp_path: Path, judge: Judge, kind: str
+) -> None:
+    """Of four: the very middle; the middle and a line too many; other text that does the same; another middle."""
+    found = load_benchmark(str(shared_data / "benchmarks" / f"HumanEval-{kind}Infilling.jsonl.gz"))
+    four = [problem for problem in found.problems if str(problem.reference).endswith("\n")][:4]
+    middles = [str(problem.reference) for problem in four]
+    said = [
+        middles[0],
+        middles[1] + "    raise ValueError\n",
+        middles[2][:-1] + "  # a comment\n",
+        "raise ValueError\n",
+    ]
+    model = Scripted({problem.task: [text] for problem, text in zip(four, said, strict=True)})
+    result = evaluate(found._replace(problems=four), model, judge, tmp_path, Settings(), QUIET)
+    cut = kind == "SingleLine"
+    assert result["exact_match"] == (0.5 if cut else 0.25)
+    passed = [task["passed"] for task in result["tasks"].values()]
+    assert passed == [1, int(cut), 1, 0]
+    assert f"exact match: {result['exact_match']:.1%}" in as_text(result)
+
+
 @pytest.mark.parametrize(
     ("made", "told"),
     [

@@ -6,6 +6,7 @@ paper's (section 3, appendices) where it tells them, else those of the benchmark
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ _NAMED = (HUMANEVAL, *LONG_BENCHMARKS)
 # What ends a Python function that was begun (HumanEval's paper, Chen et al. 2021, section 2.1).
 _PYTHON_STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\nassert ", "\n@")
 _SHOTS = (2, 3, 4)  # MBPP's few-shot tasks (Austin et al. 2021, appendix)
+_APPS_SHOTS = 2
 _LANGUAGES = {"cpp": "c++", "cs": "c#", "go_test.go": "go", "go": "go", "java": "java", "js": "javascript",
               "php": "php", "rs": "rust", "sh": "shell", "ts": "typescript"}  # fmt: skip
 _BLOCK = re.compile(r"\[PYTHON\]\n?(.*?)(?:\[/PYTHON\]|$)|```(?:python)?\n(.*?)(?:```|$)", re.DOTALL)
@@ -30,17 +32,21 @@ _BLOCK = re.compile(r"\[PYTHON\]\n?(.*?)(?:\[/PYTHON\]|$)|```(?:python)?\n(.*?)(
 
 class Problem(NamedTuple):
     """task: its name. prompt: as backends take it. stop: where a completion is cut. check: what is judged of a
-    completion. reference: a completion that must pass; null = the benchmark ships none."""
+    completion. reference: a completion that must pass; null = the benchmark ships none. one_line: a completion is cut
+    behind its first line."""
 
     task: str
     prompt: tuple[Message, ...] | str | Infill
     stop: tuple[str, ...]
     check: Callable[[str], Check]
     reference: str | None = None
+    one_line: bool = False
 
     def cut(self, completion: str) -> str:
-        """The completion up to where the first of the stop strings begins."""
+        """What of a completion counts: up to where the first of the stop strings begins, or its first line."""
         ends = [at for at in (completion.find(stop) for stop in self.stop) if at >= 0]
+        if self.one_line and "\n" in completion:
+            ends.append(completion.index("\n") + 1)
         return completion[: min(ends)] if ends else completion
 
 
@@ -105,21 +111,14 @@ def _humaneval(row: dict[str, Any], _: Sequence[dict[str, Any]], chat: bool) -> 
 
 def _infilling(row: dict[str, Any], _: Sequence[dict[str, Any]], __: bool) -> Problem:
     task, tests = str(row["task_id"]), f"{row['test']}\ncheck({row['entry_point']})"
-    one_line = "SingleLine" in task
     return Problem(
         task,
         Infill(row["prompt"], row["suffix"]),
         (),
-        lambda completion: Check(
-            task, row["prompt"] + (_first_line(completion) if one_line else completion) + row["suffix"], tests
-        ),
+        lambda completion: Check(task, row["prompt"] + completion + row["suffix"], tests),
         row["canonical_solution"],
+        one_line="SingleLine" in task,
     )
-
-
-def _first_line(completion: str) -> str:
-    line, end, _ = completion.partition("\n")
-    return line + end
 
 
 def _mbpp(row: dict[str, Any], rows: Sequence[dict[str, Any]], chat: bool) -> Problem:
@@ -151,17 +150,17 @@ def _multipl_e(row: dict[str, Any], _: Sequence[dict[str, Any]], __: bool) -> Pr
     )
 
 
-def _apps(row: dict[str, Any], _: Sequence[dict[str, Any]], chat: bool) -> Problem:
-    """One check of all its cases: a call form becomes asserts, a stdin form a program that runs itself on each."""
+def _apps(row: dict[str, Any], rows: Sequence[dict[str, Any]], chat: bool) -> Problem:
+    """One check of all its cases: a call form becomes asserts, a stdin form a program that runs itself on each. Before
+    the question stand the first other rows of the file that are solved, as the paper has two (section 3)."""
     task = str(row.get("problem_id", row.get("id", "")))
-    cases = json.loads(row["input_output"]) if isinstance(row["input_output"], str) else row["input_output"]
+    cases = _apps_cases(row)
     name = cases.get("fn_name")
-    kind = "\nUse Call-Based format" if name else "\nUse Standard Input format"
-    asked = f"\nQUESTION:\n{row['question']}\n{row.get('starter_code', '')}{kind}\nANSWER:\n"
-    solutions = json.loads(row["solutions"]) if row.get("solutions") else []
-    reference = solutions[0] if solutions else None
     pairs = list(zip(cases["inputs"], cases["outputs"], strict=True))
-    prompt: Any = (Message("user", asked),) if chat else asked
+    solved = (other for other in rows if other is not row and _apps_solution(other) is not None)
+    shots = [f"{_apps_question(shot)}{_apps_solution(shot)}\n" for shot in itertools.islice(solved, _APPS_SHOTS)]
+    asked = _apps_question(row)
+    prompt: Any = (Message("user", asked),) if chat else "".join([*shots, asked])
 
     def check(made: str) -> Check:
         code = _code(made) if chat else made
@@ -173,7 +172,24 @@ def _apps(row: dict[str, Any], _: Sequence[dict[str, Any]], chat: bool) -> Probl
             return Check(task, code, "\n".join(asserts), names=(name,))
         return Check(task, "", _stdin_tests(code, pairs), "one_process")
 
-    return Problem(task, prompt, ("\nQUESTION:",), check, reference)
+    return Problem(task, prompt, ("\nQUESTION:",), check, _apps_solution(row))
+
+
+def _apps_cases(row: dict[str, Any]) -> dict[str, Any]:
+    held = row["input_output"]
+    return json.loads(held) if isinstance(held, str) else held
+
+
+def _apps_question(row: dict[str, Any]) -> str:
+    kind = "\nUse Call-Based format" if _apps_cases(row).get("fn_name") else "\nUse Standard Input format"
+    return f"\nQUESTION:\n{row['question']}\n{row.get('starter_code', '')}{kind}\nANSWER:\n"
+
+
+def _apps_solution(row: dict[str, Any]) -> str | None:
+    """The first of a row's own solutions; None where it has none."""
+    held = row.get("solutions")
+    solutions = json.loads(held) if isinstance(held, str) and held else held
+    return str(solutions[0]).rstrip() if solutions else None
 
 
 def _stdin_tests(code: str, pairs: Sequence[tuple[Any, Any]]) -> str:
