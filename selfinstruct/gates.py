@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from codemill.selfinstruct.mutants import mutants
-from codemill.selfinstruct.sandbox.program import Limits
+from codemill.selfinstruct.sandbox.program import HASH_SEED, Limits
 from codemill.selfinstruct.store import key_of
 from codemill.selfinstruct.tests_of import Refused, Suite
 from codemill.selfinstruct.verdicts import Check, Verdict
@@ -39,7 +39,7 @@ REASONS: dict[str, dict[str, str]] = {
     "solutions": {
         "no_program": "none of the replies held a program that defines the function",
         "none_passed": "no solution passed all tests",
-        "flaky": "no solution that passed the tests passed them again, in the opposite order",
+        "flaky": "no solution that passed the tests passed them again, in the opposite order and with other hashes",
     },
     "mutants": {
         "no_mutants": "nothing in the solution could be changed",
@@ -86,7 +86,8 @@ def _stub(function: str, value: str) -> str:
 async def accept(
     identity: str, solutions: Sequence[tuple[int, str]], tests: Suite, limits: Limits, ask: Ask
 ) -> Accepted | Refused:
-    """The first of the solutions (sample's number, text) that passes every test, twice."""
+    """The first of the solutions (sample's number, text) that passes every test, twice: the second time in the opposite
+    order, and with other hashes, by which sets are ordered otherwise."""
     checks = [
         check_of(f"{identity}/solution {number}", text, tests.asserts, tests.function, limits)
         for number, text in solutions
@@ -98,7 +99,7 @@ async def accept(
         return Refused("none_passed", ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())))
     for number, text in passed:
         again = check_of(f"{identity}/again {number}", text, tests.asserts[::-1], tests.function, limits)
-        verdict = await ask(again)
+        verdict = await ask(again._replace(hash_seed=HASH_SEED + 1))
         if verdict.passed:
             return Accepted(text, number, len(passed), verdict.way)
     return Refused("flaky", f"{len(passed)} passed the first time; then {verdict.reason}: {verdict.detail}")

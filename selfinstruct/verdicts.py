@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Literal, NamedTuple, Protocol
 
-from codemill.selfinstruct.sandbox.program import Limits
+from codemill.selfinstruct.sandbox.program import HASH_SEED, Limits
 
 # Who decides. `two_processes`: a tester that holds the tests calls the solution in another sandbox. `one_process`:
 # tests and solution are one program; a solution that cheats can forge its pass, so the record says that trust is lower.
@@ -43,7 +43,7 @@ class Check(NamedTuple):
     `two_processes` and `one_process`); with `one_process` a program is `solution`, a newline, `tests`, and passes where
     it ends well. names: what the tests call of the solution (`two_processes`); empty = every public name that it
     defines. expected: what must be printed for `stdin` (way `output`), equal but for white space at the ends of lines
-    and at the end.
+    and at the end. hash_seed: Python's, on which the order of sets depends.
     """
 
     key: str
@@ -55,6 +55,7 @@ class Check(NamedTuple):
     stdin: str = ""
     expected: str = ""
     limits: Limits = Limits()
+    hash_seed: int = HASH_SEED
 
 
 class Verdict(NamedTuple):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codemill.errors import ConfigError, RunError
+from codemill.selfinstruct.gates import Accepted, accept
 from codemill.selfinstruct.judge import crossing
 from codemill.selfinstruct.judge.judge import SandboxJudge
 from codemill.selfinstruct.judge.languages import SPECS, installed, language_of
 from codemill.selfinstruct.opening import open_judge
 from codemill.selfinstruct.sandbox.program import Limits
+from codemill.selfinstruct.tests_of import Refused, Suite
 from codemill.selfinstruct.verdicts import REASONS, Check, Verdict
 
 FORGES = sorted((Path(__file__).parent / "hostile").glob("forge_*.py"))
@@ -203,3 +209,35 @@ def test_a_value_that_holds_itself_does_not_cross() -> None:
     loop.append(loop)
     with pytest.raises(crossing.NotCrossableError, match="holds itself"):
         crossing.Peer(-1, -1).encode(loop)
+
+
+def test_hashes_are_the_same_in_every_run_and_others_where_a_check_asks_for_others(judge: SandboxJudge) -> None:
+    by_hash = "sorted('abcdefgh', key=hash)"
+    orders = [ast.literal_eval(printed_with(str(seed), by_hash)) for seed in (0, 1)]
+    assert orders[0] != orders[1]
+    for seed, order in enumerate(orders):
+        for _ in range(3):
+            assert verdict(judge, f"def f(): return {by_hash}", f"assert f() == {order}", hash_seed=seed).passed
+        of_tests = f"f()\nassert {by_hash} == {order}"  # the tester has the same ones
+        assert verdict(judge, "def f(): pass", of_tests, hash_seed=seed).passed
+        other = verdict(judge, f"def f(): return {by_hash}", f"assert f() == {order}", hash_seed=1 - seed)
+        assert other.reason == "assertion_failed"
+
+
+def printed_with(seed: str, expression: str) -> str:
+    """What a Python with these hashes makes of an expression."""
+    program, environment = [sys.executable, "-c", f"print({expression})"], {"PYTHONHASHSEED": seed}
+    return subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_solution_whose_answer_hangs_on_the_order_of_a_set_is_flaky(judge: SandboxJudge) -> None:
+    async def ask(check: Check) -> Verdict:
+        return await asyncio.wrap_future(judge.submit(check))
+
+    tests = Suite(("assert f('b a') == ['b', 'a']", "assert f('a') == ['a']", "assert f('') == []"), "f")
+    right = "list(dict.fromkeys(text.split()))"
+    lucky = f"def f(text):\n    return {right} if hash('b') == {printed_with('0', 'hash(chr(98))')} else []"
+    found = asyncio.run(accept("q", [(0, lucky)], tests, SHORT, ask))
+    assert isinstance(found, Refused)
+    assert found.reason == "flaky"
+    assert isinstance(asyncio.run(accept("q", [(0, f"def f(text): return {right}")], tests, SHORT, ask)), Accepted)

@@ -21,7 +21,7 @@ from typing import Any
 from codemill.errors import RunError
 from codemill.selfinstruct.judge.languages import NOT_COMPILED, Language, language_of
 from codemill.selfinstruct.sandbox.calibrate import SlowerSandbox
-from codemill.selfinstruct.sandbox.program import PYTHON, Outcome, Program, Sandbox
+from codemill.selfinstruct.sandbox.program import HASH_SEED, PYTHON, Outcome, Program, Sandbox
 from codemill.selfinstruct.verdicts import REASONS, Check, Verdict, Way
 
 _FOLDER = Path(__file__).parent
@@ -102,7 +102,11 @@ def _needs_one_process(check: Check) -> bool:
 
 
 def _python(files: dict[str, bytes], check: Check, **more: Any) -> Program:
-    return Program((PYTHON, "main.py"), files, **{"limits": check.limits, "stdin": _bytes(check.stdin), **more})
+    given = {"limits": check.limits, "stdin": _bytes(check.stdin), **more}
+    if check.hash_seed == HASH_SEED:
+        return Program((PYTHON, "main.py"), files, **given)
+    fresh = (PYTHON, "-s", "-B", "main.py")
+    return Program(fresh, files, environment={"PYTHONHASHSEED": str(check.hash_seed)}, **given)
 
 
 def _bytes(text: str) -> bytes:

@@ -35,6 +35,8 @@ _USERS = 4_000
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/alternatives", "/etc/ld.so.cache",
            *sorted(map(str, Path("/etc").glob("java-*"))))  # fmt: skip
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# As -I and -S, but that the one variable which we give it is heard.
+_ALONE = ("-s", "-P", "-S", "-X", "utf8")
 _taken = itertools.count()
 _lock = threading.Lock()
 
@@ -103,7 +105,7 @@ def start_bubblewrap(tools: tuple[str, ...] = ()) -> Start:
         command += ["--symlink", WORK, "/tmp"]
     command += ["--remount-ro", "/"]
     setup = _setup(mounts=True, first=True, uid=user, landlock=False)
-    python = [str(interpreter()), "-I", "-S", "-X", "utf8", _INSIDE]
+    python = [str(interpreter()), *_ALONE, _INSIDE]
     return Start(lambda fd: [*command, *python, str(fd), setup], outer=True)
 
 
@@ -132,7 +134,7 @@ def start_landlock(tools: tuple[str, ...] = ()) -> Start:
     # Another user must be able to reach the interpreter; else ours stays, without its rights.
     user = _user() if _reachable(interpreter()) else 0
     setup = _setup(mounts=False, first=False, uid=user, landlock=True, readable=readable, folder=str(folder))
-    python = [str(interpreter()), "-I", "-S", "-X", "utf8", str(_TEMPLATE)]
+    python = [str(interpreter()), *_ALONE, str(_TEMPLATE)]
     return Start(lambda fd: [*python, str(fd), setup], folder)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
+HASH_SEED = 0  # of the interpreter that waits warm; a program that wants another is given a fresh one
 PYTHON = "python"  # as the first word of a command: the sandbox's own interpreter, which may be one that waits warm
 
 # How a program ended. `cpu` counts the processor's time alone, so that a busy machine ends nothing sooner; `wall` is

@@ -25,13 +25,14 @@ from typing import Any
 
 from codemill.errors import RunError
 from codemill.selfinstruct.sandbox.layers import ONE_PROCESS, Start
-from codemill.selfinstruct.sandbox.program import Ending, Outcome, Program
+from codemill.selfinstruct.sandbox.program import HASH_SEED, Ending, Outcome, Program
 from codemill.selfinstruct.sandbox.usage import Usage, children
 
 _START_SECS = 30.0
 _GRACE_SECS = 5.0  # beyond the wall limit, after which the watcher itself is ended
 _LOOK_EVERY_SECS = 0.05
 _TRIES = 2
+_ENVIRONMENT = {"PYTHONHASHSEED": str(HASH_SEED)}  # of the interpreter that waits: no order of a set is left to chance
 SHORT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc", b"OutOfMemoryError", b"heap out of memory")
 
 
@@ -131,8 +132,8 @@ class _Template:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                start.command(theirs.fileno()), env={}, cwd="/", pass_fds=(theirs.fileno(),), start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said,
+                start.command(theirs.fileno()), env=_ENVIRONMENT, cwd="/", pass_fds=(theirs.fileno(),),
+                start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said,
             )  # fmt: skip
         self._control = ours
         ours.settimeout(_START_SECS)
