@@ -7,6 +7,7 @@ the first is under way is asked once. In a replay there are neither models nor a
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -42,46 +43,55 @@ class Answers:
         return found
 
     async def ask(self, model: str, request: Request) -> list[Reply]:
-        """All samples of a request to a model, by its name in the config."""
-        key = key_of("reply", self.provenance["models"].get(model), request)
+        """All samples of a request to a model, by its name in the config. Those that are stored are not asked for
+        again, however many were asked for then."""
+        key = key_of("reply", self.provenance["models"].get(model), request._replace(samples=0))
 
-        async def new() -> list[Any]:
+        async def new() -> None:
             if self._backends is None:
                 raise self._missing(f"the replies to {request.key}")
-            replies = await self._backends[model].complete(request)
+            first = len(self._samples(key, request.samples))
+            wanted = request._replace(samples=request.samples - first, first=first)
+            replies = await self._backends[model].complete(wanted)
             self.asked += 1
-            return [list(reply) for reply in replies]
+            for number, reply in enumerate(replies, first):
+                self._store.put(key_of(key, number), list(reply))
 
-        return [Reply(*each) for each in await self._once(key, new)]
+        while len(stored := self._samples(key, request.samples)) < request.samples:
+            await self._once(key, new)
+        return [Reply(*each) for each in stored]
+
+    def _samples(self, key: str, most: int) -> list[Any]:
+        """The stored samples of a request, from the first on, without a gap."""
+        found = (self._store.get(key_of(key, number)) for number in range(most))
+        return [*itertools.takewhile(lambda sample: sample is not None, found)]
 
     async def judge(self, check: Check) -> Verdict:
         """The verdict on a check; its own name, `key`, is no part of what it is stored under."""
         layer = self.provenance["judge"].get("layer")
         key = key_of("verdict", layer, check._replace(key=""))
 
-        async def new() -> list[Any]:
+        async def new() -> None:
             if self._judge is None:
                 raise self._missing(f"the verdict on {check.key}")
             verdict = await asyncio.wrap_future(await asyncio.to_thread(self._judge.submit, check))
             self.judged += 1
-            return list(verdict)
+            self._store.put(key, list(verdict))
 
-        return Verdict(*await self._once(key, new))._replace(key=check.key)
+        if self._store.get(key) is None:
+            await self._once(key, new)
+        return Verdict(*self._store.get(key))._replace(key=check.key)
 
-    async def _once(self, key: str, new: Callable[[], Awaitable[list[Any]]]) -> Any:
-        stored = self._store.get(key)
-        if stored is not None:
-            return stored
+    async def _once(self, key: str, new: Callable[[], Awaitable[None]]) -> None:
+        """Have an answer made and stored, by whoever was first to want it."""
         task = self._under_way.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.ensure_future(self._kept(key, new))
-        return await asyncio.shield(task)
+            task = self._under_way[key] = asyncio.ensure_future(self._made(key, new))
+        await asyncio.shield(task)
 
-    async def _kept(self, key: str, new: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
+    async def _made(self, key: str, new: Callable[[], Awaitable[None]]) -> None:
         try:
-            answer = await new()
-            self._store.put(key, answer)
-            return answer
+            await new()
         finally:
             del self._under_way[key]
 

@@ -160,6 +160,16 @@ def test_the_seed_of_a_sample_depends_on_its_request_and_number_alone() -> None:
             for key in keys
         }
 
+    def sent_from(first: int) -> set[int]:
+        with ScriptedServer(scripted(lambda *_: Answer("x")), n="ignored") as server:
+            request = Request("a", (Message("user", "a"),), Sampling(seed=3, temperature=1.0), 2, first=first)
+            [replies] = ask(server, request)
+            assert [reply.number for reply in replies] == [first, first + 1]
+            sent = [json.loads(body) for body in server.bodies]
+            return {b["seed"] for b in sent if b.get("messages", ASKED_NOTHING)[0]["content"] == "a"}
+
     both = seeds("a", "b")
+    assert sent_from(0) == {*both["a"]}
+    assert len(sent_from(0) | sent_from(1)) == 3
     assert both == {**seeds("b"), **seeds("a")}
     assert len({*both["a"], *both["b"]}) == 4

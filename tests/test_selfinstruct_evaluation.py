@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import math
@@ -25,7 +26,8 @@ from oracles.tokenize_models import trained
 from codemill.cli import cli
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.progress import Reporter
-from codemill.selfinstruct.backends.base import Infill, Reply, Request
+from codemill.selfinstruct.backends.base import Infill, Reply, Request, Sampling
+from codemill.selfinstruct.backends.config import BackendConfig, open_backend
 from codemill.selfinstruct.evaluation.estimate import pass_at_k, score
 from codemill.selfinstruct.evaluation.evaluate import Settings, as_text, evaluate
 from codemill.selfinstruct.evaluation.files import read_texts
@@ -65,7 +67,8 @@ class Scripted:
     async def complete(self, request: Request) -> list[Reply]:
         self.asked.append(request.key)
         texts = self.says[request.key]
-        return [Reply(request.key, i, texts[i % len(texts)], "stop") for i in range(request.samples)]
+        numbers = range(request.first, request.first + request.samples)
+        return [Reply(request.key, i, texts[i % len(texts)], "stop") for i in numbers]
 
     def provenance(self) -> dict[str, Any]:
         return {"kind": "scripted"}
@@ -490,3 +493,18 @@ def test_the_command_measures_a_checkpoint_beyond_its_positions_and_scores_again
 def test_options_that_would_be_passed_over_are_refused(tmp_path: Path, options: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         command(tmp_path, "--benchmark", *options, "--output", tmp_path / "out")
+
+
+def test_samples_of_a_checkpoint_that_are_asked_for_later_are_others(checkpoint: Path) -> None:
+    backend = open_backend(BackendConfig(kind="checkpoint", model=str(checkpoint)))
+
+    async def ask(first: int, temperature: float) -> list[Reply]:
+        sampling = Sampling(12, temperature, seed=1)
+        return await backend.complete(Request("q", "def area(", sampling, 3, first=first))
+
+    begun, more, again = (asyncio.run(ask(first, 1.0)) for first in (0, 3, 3))
+    assert [reply.number for reply in begun + more] == list(range(6))
+    assert more == again
+    assert len({reply.text for reply in begun + more}) == 6
+    likeliest = [reply.text for first in (0, 3) for reply in asyncio.run(ask(first, 0.0))]
+    assert len(set(likeliest)) == 1

@@ -82,6 +82,25 @@ def test_a_second_run_asks_nothing_and_a_replay_needs_no_model(tmp_path: Path) -
         run(tmp_path, None, output={"path": str(tmp_path), "seed": 1})
 
 
+def test_with_more_samples_only_those_that_are_missing_are_asked_for_and_with_fewer_none(tmp_path: Path) -> None:
+    stage = {"backend": "scripted"}
+    run(tmp_path, ScriptedModel())
+    first = pq.read_table(tmp_path / "triplets.parquet")
+    more = ScriptedModel()
+    run(tmp_path, more, solutions={**stage, "samples": 7})
+    assert more.requests
+    assert {(request.key.split(":")[0], request.first, request.samples) for request in more.requests} == {
+        ("solutions", 4, 3)
+    }
+    seven = pq.read_table(tmp_path / "triplets.parquet")
+    assert seven["passed"].to_pylist() == [n + 3 for n in first["passed"].to_pylist()]
+    assert seven["sample"].equals(first["sample"])
+    fewer = ScriptedModel()
+    run(tmp_path, fewer, solutions={**stage, "samples": 4})
+    assert fewer.requests == []
+    assert pq.read_table(tmp_path / "triplets.parquet").equals(first)
+
+
 def test_a_model_that_goes_down_ends_the_run_and_what_arrived_is_kept(whole: Path, tmp_path: Path) -> None:
     asked: list[str] = []
     for fails_at in (3, 5):

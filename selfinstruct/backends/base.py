@@ -37,7 +37,8 @@ class Request(NamedTuple):
     """What a model is asked: a chat, a text to go on with, or the middle between a prefix and a suffix.
 
     prompt: messages = chat; str = completion; Infill = infilling. schema: a JSON schema that the reply should keep to,
-    where the backend can make it; the asker checks the reply in any case.
+    where the backend can make it; the asker checks the reply in any case. first: the number of the first sample, where
+    those before it are there already; other numbers are other draws.
     """
 
     key: str
@@ -45,11 +46,12 @@ class Request(NamedTuple):
     sampling: Sampling = Sampling()
     samples: int = 1
     schema: Mapping[str, Any] | None = None
+    first: int = 0
 
 
 class Reply(NamedTuple):
-    """One sample: its text, why it ended (`length` = cut at max_tokens), tokens, and the sum of log-probabilities where
-    the backend tells it."""
+    """One sample: its number, its text, why it ended (`length` = cut at max_tokens), tokens, and the sum of
+    log-probabilities where the backend tells it."""
 
     key: str
     number: int
@@ -63,7 +65,8 @@ class Backend(Protocol):
     """A model. One event loop; bounded concurrency, retries and rate limits are the backend's own."""
 
     async def complete(self, request: Request) -> list[Reply]:
-        """All samples of a request. Raises RunError where the model cannot be had even after retries."""
+        """All samples of a request, numbered from its `first` on. Raises RunError where the model cannot be had even
+        after retries."""
 
     def provenance(self) -> dict[str, Any]:
         """The model, its server, and what the server can do; no secrets. Equal for equal models: it is part of

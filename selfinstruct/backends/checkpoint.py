@@ -58,7 +58,7 @@ class CheckpointBackend:
         from codemill.training.sampling import Sampling as Drawn
 
         asked, prompt = request.sampling, request.prompt
-        drawn = Drawn(asked.max_tokens, asked.temperature, asked.top_p, _seed(asked, request.key))
+        drawn = Drawn(asked.max_tokens, asked.temperature, asked.top_p, _seed(asked, request))
         # Greedy samples are all the same one.
         count = request.samples if asked.temperature else 1
         if isinstance(prompt, Infill):
@@ -69,7 +69,9 @@ class CheckpointBackend:
         replies = [
             _reply(request.key, number, each.text, each.completion, asked.stop) for number, each in enumerate(made)
         ]
-        return [replies[number % count]._replace(number=number) for number in range(request.samples)]
+        return [
+            replies[number % count]._replace(number=request.first + number) for number in range(request.samples)
+        ]
 
     def key_examples(self, texts: Iterable[str]) -> Callable[[int, float, random.Random], tuple[str, str, int]]:
         """What writes prompts whose key is to be found, among these texts; from then on prompts of any such length are
@@ -100,8 +102,9 @@ def _reply(key: str, number: int, text: str, completion: Any, stop: Sequence[str
     )  # fmt: skip
 
 
-def _seed(sampling: Sampling, key: str) -> int:
-    digest = hashlib.blake2b(f"{sampling.seed} {key}".encode(), digest_size=4).digest()
+def _seed(sampling: Sampling, request: Request) -> int:
+    """Of a request's draws; other ones where its samples go on from a number."""
+    digest = hashlib.blake2b(f"{sampling.seed} {request.first} {request.key}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

@@ -82,7 +82,7 @@ class OpenAIBackend:
     async def stream(self, request: Request) -> AsyncIterator[Reply]:
         """The samples in the order of their numbers, as they arrive."""
         at_once = min(request.samples, self._at_once)
-        numbers = range(0, request.samples, at_once)
+        numbers = range(request.first, request.first + request.samples, at_once)
         asks = [asyncio.ensure_future(self._ask(request, first, at_once)) for first in numbers]
         try:
             for ask in asks:

@@ -39,7 +39,8 @@ class VllmBackend:
         asked, prompt = request.sampling, request.prompt
         drawn = self._vllm.SamplingParams(
             n=request.samples, temperature=asked.temperature, top_p=asked.top_p, max_tokens=asked.max_tokens,
-            stop=list(asked.stop), seed=asked.seed,
+            stop=list(asked.stop),
+            seed=None if asked.seed is None else asked.seed + request.first,  # vLLM's samples have seed, seed + 1, ...
         )  # fmt: skip
         if isinstance(prompt, Infill):
             if self._config.infill is None:
@@ -49,12 +50,12 @@ class VllmBackend:
             [made] = self._model.generate([prompt], drawn)
         else:
             [made] = self._model.chat([[message._asdict() for message in prompt]], drawn)
-        return _replies(request.key, made.outputs)
+        return _replies(request, made.outputs)
 
 
-def _replies(key: str, outputs: Sequence[Any]) -> list[Reply]:
+def _replies(request: Request, outputs: Sequence[Any]) -> list[Reply]:
     return [
-        Reply(key, number, each.text, "length" if each.finish_reason == "length" else "stop", len(each.token_ids),
-              each.cumulative_logprob)
-        for number, each in enumerate(outputs)
+        Reply(request.key, number, each.text, "length" if each.finish_reason == "length" else "stop",
+              len(each.token_ids), each.cumulative_logprob)
+        for number, each in enumerate(outputs, request.first)
     ]  # fmt: skip

@@ -57,14 +57,17 @@ class ScriptedModel:
 
     def __init__(self, log: Path | None = None, delays: tuple[float, ...] = (0.0,), fails_at: int = 10**9) -> None:
         self._log, self._delays, self._fails_at, self.asked = log, delays, fails_at, list[str]()
+        self.requests: list[Request] = []
 
     async def complete(self, request: Request) -> list[Reply]:
         if len(self.asked) >= self._fails_at:
             raise RunError("scripted: the model is down; start it")
         self.asked.append(request.key)
+        self.requests.append(request)
         await asyncio.sleep(self._delays[len(self.asked) % len(self._delays)])
         prompt = request.prompt[0].content  # type: ignore[union-attr]
-        replies = [Reply(request.key, n, self._text(request.key, prompt, n), "stop") for n in range(request.samples)]
+        numbers = range(request.first, request.first + request.samples)
+        replies = [Reply(request.key, n, self._text(request.key, prompt, n), "stop") for n in numbers]
         if self._log:
             with self._log.open("a") as file:
                 file.write(request.key + "\n")
