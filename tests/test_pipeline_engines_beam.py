@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -162,6 +163,14 @@ class SumOfSpilled:
         if len(list(self.spill.glob("task-*-numbers.arrow"))) != TASKS:
             raise RunError("rows came another way")
         yield from Sum()(partition, tables)
+
+
+def test_beam_leaves_no_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    work = Work("test", leave_job(make_job(plan(Count()), sink(tmp_path))[0]), 1, 1, (0,))
+    make_pipeline((), work)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @TWO_KINDS

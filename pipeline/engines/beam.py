@@ -20,6 +20,7 @@ import difflib
 import io
 import logging
 import re
+import shutil
 import socket
 import threading
 import traceback
@@ -288,7 +289,10 @@ def _pipeline(flags: Sequence[str], label: str) -> beam.Pipeline:
             google = options.view_as(GoogleCloudOptions)
             google.job_name = f"{given['job_name'] or 'codemill'}-{re.sub('[^a-z0-9]+', '-', label.lower())}"
             local = (runner.lower() if runner else None) in _LOCAL
-            return beam.Pipeline(runner=FnApiRunner() if local else runner, options=options)
+            pipeline = beam.Pipeline(runner=FnApiRunner() if local else runner, options=options)
+            # Only for transforms of other languages; a pipeline that does not end, or is never run, would leave it.
+            shutil.rmtree(pipeline.local_tempdir)
+            return pipeline
     except SystemExit:  # argparse's way to refuse
         raise ConfigError(f"an option for Beam: {told.getvalue().strip().rpartition('error: ')[2]}") from None
     except (ValueError, ImportError) as error:
