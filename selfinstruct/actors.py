@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from codemill.errors import RunError
+from codemill.errors import ConfigError, RunError
 from codemill.selfinstruct.backends.base import Backend, Reply, Request
 from codemill.selfinstruct.verdicts import Check, Judge, Verdict
 
@@ -37,6 +37,26 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def require_room(cpus: float, gpus: float, say: Callable[[str], None] | None = None) -> None:
+    """Actors that Ray has no room for would wait, silently, for ever. say: is told so where the cluster may grow yet.
+
+    cpus, gpus: of all actors together. Raises ConfigError where there is less and no `say`.
+    """
+    there = ray.cluster_resources()
+    short = [
+        f"{wanted:g} {name}s are asked for, {there.get(name, 0):g} are there"
+        for name, wanted in (("CPU", cpus), ("GPU", gpus))
+        if wanted > there.get(name, 0)
+    ]
+    if short and say:
+        say(f"ray: {' and '.join(short)}; what does not fit waits for more machines")
+    elif short:
+        raise ConfigError(
+            f"ray: {' and '.join(short)}; lower generators, generator_gpus, judges or judge_cpus, or give the address "
+            "of a cluster"
+        )
 
 
 class _Model:

@@ -19,8 +19,8 @@ from codemill.pipeline.manifest import FORMAT, FORMAT_VERSION, NAME, packing_cou
 from codemill.selfinstruct.chat import exchange
 from codemill.selfinstruct.dataset_config import DatasetConfig
 from codemill.tokenize.lists import offsets_of
-from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.packing import BOS_EOS, LOSS_RANGES, pack, renderings_schema, sequence_schema
+from codemill.tokenize.tokenizer import Tokenizer, load_tokenizer
 
 _MODEL = "tokenizer.model"
 _OWN = ("triplets.parquet", "dropped.parquet", "yields.json", _MODEL, "report.html")
@@ -44,8 +44,11 @@ def write_dataset(
         _remove_dataset(out)
         return None
     if not Path(config.tokenizer).is_file():
-        raise ConfigError(f"dataset.tokenizer: {config.tokenizer}: there is no such file; give a SentencePiece model")
-    model = TokenizerModel.load(config.tokenizer)
+        raise ConfigError(
+            f"dataset.tokenizer: {config.tokenizer}: there is no such file; give a SentencePiece model, or a "
+            "tokenizer.json"
+        )
+    model = load_tokenizer(config.tokenizer)
     ids, texts, skipped = _exchanges(triplets, config)
     if not ids:
         _remove_dataset(out, config.tokenizer)
@@ -87,7 +90,7 @@ def _exchanges(
     return ids, texts, skipped
 
 
-def _renderings(ids: list[str], texts: list[tuple[str, str]], model: TokenizerModel) -> pa.Table:
+def _renderings(ids: list[str], texts: list[tuple[str, str]], model: Tokenizer) -> pa.Table:
     """What the packer reads: each chat's ids, and where its answer lies, EOS included."""
     prompts = model.encode(pa.array([prompt for prompt, _ in texts], pa.large_string()))
     answers = model.encode(pa.array([answer for _, answer in texts], pa.large_string()), False)
@@ -101,7 +104,7 @@ def _renderings(ids: list[str], texts: list[tuple[str, str]], model: TokenizerMo
     return pa.Table.from_arrays(columns, schema=renderings_schema(model.dtype)).append_column(LOSS_RANGES, ranges)
 
 
-def _write_shards(out: Path, sequences: pa.Table, config: DatasetConfig, model: TokenizerModel) -> list[dict[str, Any]]:
+def _write_shards(out: Path, sequences: pa.Table, config: DatasetConfig, model: Tokenizer) -> list[dict[str, Any]]:
     """The sequences, spread evenly over the shards; their entries in the manifest."""
     schema = sequence_schema(config.length, model.dtype)
     count = min(config.shards, len(sequences))

@@ -136,3 +136,21 @@ def test_a_model_trains_on_the_shards_beside_a_rehearsal_of_code(tmp_path: Path,
     assert done.returncode == 0, done.stderr
     losses = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in losses if "loss" in row)
+
+
+@pytest.mark.slow
+def test_the_command_on_ray_makes_what_it_makes_here(tmp_path: Path, small_model: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray, which is in codemill[ray]")
+    tables = ("triplets.parquet", "dropped.parquet", "yields.json")
+    made = {}
+    with ScriptedServer(answer) as server:
+        written = config(tmp_path, server.url, small_model)
+        for engine in ("local", "ray"):
+            out = tmp_path / engine
+            options = [f"--set=engine={engine}", f"--set=output.path={out}"]
+            done = command("self-instruct", written, *options, "--quiet", "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["kept"] == 3
+            made[engine] = [(out / name).read_bytes() for name in tables]
+            made[engine] += [path.read_bytes() for path in sorted((out / "shards").iterdir())]
+    assert made["ray"] == made["local"]
