@@ -65,28 +65,31 @@ def render(kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:
     template = Path(__file__).with_name("report_template.html.j2").read_text()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     counts = Counter((row["stage"], row["reason"]) for row in dropped)
-    total = len(kept) + len(dropped)
+    largest = max([1, len(kept), *counts.values()])
+    unreadable = sum(row["id"] is None for row in dropped)  # replies, no questions
     reasons = [
         {"stage": stage, "reason": reason, "meaning": meaning, "count": counts[stage, reason],
-         "percent": round(100 * counts[stage, reason] / max(1, total))}
+         "percent": round(100 * counts[stage, reason] / largest, 1)}
         for stage, meanings in REASONS.items()
         for reason, meaning in meanings.items()
         if counts[stage, reason]
     ]  # fmt: skip
     reasons.append({"stage": "kept", "reason": "", "meaning": "a triplet of question, tests and solution",
-                    "count": len(kept), "percent": round(100 * len(kept) / max(1, total))})  # fmt: skip
+                    "count": len(kept), "percent": round(100 * len(kept) / largest, 1)})  # fmt: skip
     sums = {name: sum(row[name] for row in kept) for name in ("passed", "solutions", "mutants_killed", "mutants")}
     return environment.from_string(template).render(
         code_style=markupsafe.Markup(HtmlFormatter().get_style_defs(".highlight")),
         kept=kept,
-        questions=total,
+        questions=len(kept) + len(dropped) - unreadable,
+        unreadable=unreadable,
         reasons=reasons,
         passed_percent=round(100 * sums["passed"] / max(1, sums["solutions"])),
         killed_percent=round(100 * sums["mutants_killed"] / max(1, sums["mutants"])),
         shown_kept=[{**row, "code": _code(row)} for row in _first(kept, _KEPT)],
         shown_dropped=[
             {**row, "code": _code(row)}
-            for stage, reason in counts
+            for stage, reasons_of in REASONS.items()
+            for reason in reasons_of
             for row in _first([r for r in dropped if (r["stage"], r["reason"]) == (stage, reason)], _OF_EACH_REASON)
         ],
         provenance=json.dumps(json.loads(kept[0]["provenance"]), indent=1) if kept else "nothing was kept",
