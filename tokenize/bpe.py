@@ -11,12 +11,12 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from codemill.tokenize.merges import ASCII, CHARACTERS, HASH, HASH_SHIFT, PAIRS, UNKNOWN
+from codemill.tokenize.merges import ASCII, ASCII_PAIRS, CHARACTERS, HASH, HASH_SHIFT, NO_MERGE, PAIRS, UNKNOWN
 
 # What a room for merging, int64[3, n], holds for each symbol: itself; where in the bytes it begins; what it merges into
 # with the next.
 SYMBOL, START, NEXT = 0, 1, 2
-_NONE = np.int64(1 << 62)  # what does not merge: a rank beyond all others
+_NONE = np.int64(NO_MERGE)
 _LOW = np.int64(0xFFFFFFFF)
 
 
@@ -33,12 +33,22 @@ def _find(tables, which, key):
 
 
 @nb.njit(cache=True, nogil=True)
-def split_characters(data, start, end, tables, room):
-    """Write the symbol of each character of data[start:end], and where it begins; returns how many there are.
+def _merge(tables, left, right):
+    """rank << 32 | symbol of what two symbols merge into; _NONE for nothing."""
+    if left == UNKNOWN or right == UNKNOWN:
+        return _NONE
+    found = _find(tables, PAIRS, (left + 1) << 32 | right)
+    return _NONE if found < 0 else found
 
-    room: int64[3, > end - start]; behind the last it gets the end.
+
+@nb.njit(cache=True, nogil=True)
+def split_characters(data, start, end, tables, room):
+    """Write for each character of data[start:end] what a room holds; returns how many there are.
+
+    room: int64[3, > end - start]; behind the last start it gets the end.
     """
     count = 0
+    before = np.int64(0xFF)  # the last byte of the character before
     i = start
     while i < end:
         byte = np.int64(data[i])
@@ -53,26 +63,21 @@ def split_characters(data, start, end, tables, room):
                 point = point << 6 | np.int64(data[k]) & 0x3F
             room[SYMBOL, count] = _find(tables, CHARACTERS, point)
         room[START, count] = i
+        if byte < 0x80 and before < 0x80:
+            room[NEXT, count - 1] = tables[ASCII_PAIRS + (before << 7 | byte)]
+        elif count:
+            room[NEXT, count - 1] = _merge(tables, room[SYMBOL, count - 1], room[SYMBOL, count])
+        before = byte
         count += 1
         i += size
     room[START, count] = end
+    room[NEXT, count - 1] = _NONE
     return count
-
-
-@nb.njit(cache=True, nogil=True)
-def _merge(tables, left, right):
-    """rank << 32 | symbol of what two symbols merge into; _NONE for nothing."""
-    if left == UNKNOWN or right == UNKNOWN:
-        return _NONE
-    found = _find(tables, PAIRS, (left + 1) << 32 | right)
-    return _NONE if found < 0 else found
 
 
 @nb.njit(cache=True, nogil=True)
 def merge_short(room, count, tables):
     """Merge the first `count` symbols in place, and their starts with them; returns how many are left."""
-    for k in range(count - 1):
-        room[NEXT, k] = _merge(tables, room[SYMBOL, k], room[SYMBOL, k + 1])
     while count > 1:
         best = 0
         for k in range(1, count - 1):
@@ -131,9 +136,7 @@ def merge_long(room, count, tables):
     before = np.arange(-1, count - 1)
     heap = np.empty(3 * count, np.int64)  # each merge makes at most two new pairs
     size = 0
-    room[NEXT, :count] = _NONE
     for k in range(count - 1):
-        room[NEXT, k] = _merge(tables, room[SYMBOL, k], room[SYMBOL, k + 1])
         if room[NEXT, k] != _NONE:
             size = _push(heap, size, room[NEXT, k] >> 32 << 32 | k)
     while size:

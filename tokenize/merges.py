@@ -22,9 +22,13 @@ _ASCII, _FIRST_OF_LONG = 128, 0xC0
 
 
 # What stands where in `Merges.tables`: how many pieces the model has; where each of the two hash tables begins, and
-# behind it how many entries it has, less one; the symbol of each ASCII character; the id that each byte falls back to.
-PIECES, CHARACTERS, PAIRS, ASCII, BYTES = 0, 1, 3, 5, 5 + 128
-_FIXED = BYTES + 256
+# behind it how many entries it has, less one; the symbol of each ASCII character; the id that each byte falls back to;
+# what each two ASCII characters merge into, which most pairs of a word are at first.
+PIECES, CHARACTERS, PAIRS, ASCII = 0, 1, 3, 5
+BYTES = ASCII + 128
+ASCII_PAIRS = BYTES + 256
+_FIXED = ASCII_PAIRS + 128 * 128
+NO_MERGE = 1 << 62  # a rank beyond all others
 
 
 class Merges(NamedTuple):
@@ -99,7 +103,9 @@ def build_merges(proto: modelproto.ModelProto) -> Merges:
     merging = _hash_table(pairs)
     behind = _FIXED + characters.size
     head = [len(proto.pieces), _FIXED, len(characters) - 1, behind, len(merging) - 1]
-    head += [singles.get(byte, UNKNOWN) for byte in range(_ASCII)] + [byte_ids[byte] for byte in range(256)]
+    ascii_symbols = [singles.get(byte, UNKNOWN) for byte in range(_ASCII)]
+    head += ascii_symbols + [byte_ids[byte] for byte in range(256)]
+    head += [pairs.get(pair_key(left, right), NO_MERGE) for left in ascii_symbols for right in ascii_symbols]
     tables = np.concatenate([np.array(head, np.int64), characters.ravel(), merging.ravel()])
     return Merges(joining_bytes(piece.encode() for piece in symbols), tables)
 
