@@ -34,7 +34,7 @@ from codemill.pipeline.stages.near import run_near
 from codemill.pipeline.stages.pack import run_pack, run_shards
 from codemill.pipeline.stages.tokenizer import load_given_model, run_tokenizer
 from codemill.pipeline.stages.tokens import run_tokens
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 
 _MARK = ".codemill"  # says that the folder is a build's, and locks it; without it no folder is touched
 _OUTPUTS = (REMOVAL, "stages", "shards", "documents", "dropped", SIGNATURES, "report.html", "tokenizer.model")
@@ -149,7 +149,7 @@ def alone_in(out: Place) -> Iterator[None]:
         yield
 
 
-def _run_stages(context: Context) -> tuple[dict[str, Record], TokenizerModel | None]:
+def _run_stages(context: Context) -> tuple[dict[str, Record], Tokenizer | None]:
     benchmarks = load_benchmarks(context.config.decontaminate)  # a wrong path is told before the work begins
     given = load_given_model(context.config.tokenizer)
     earlier = open_earlier(context.config)

@@ -148,16 +148,31 @@ class TrainTokenizer(Section):
     character_coverage: Annotated[float, Field(ge=0.9, le=1)] = 0.99995  # Llama 2's
 
 
+class SpecialTokens(Section):
+    """What the special tokens of a tokenizer.json are called, where their names are not known."""
+
+    bos: str | None = None
+    eos: str | None = None
+    padding: str | None = None
+    fim_prefix: str | None = None
+    fim_suffix: str | None = None
+    fim_middle: str | None = None
+    fim_end: str | None = None
+
+
 class Tokenizer(Section):
     """Either a model to load or how to train one."""
 
     model: OnePath | None = None
+    special_tokens: SpecialTokens = Field(default_factory=SpecialTokens)
     train: TrainTokenizer | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Tokenizer:
         if (self.model is None) == (self.train is None):
-            raise ValueError("give exactly one of `model` (a SentencePiece file) and `train`")
+            raise ValueError("give exactly one of `model` (a SentencePiece file, or a tokenizer.json) and `train`")
+        if self.special_tokens != SpecialTokens() and self.model is None:
+            raise ValueError("`special_tokens` names those of a `model`; with `train` leave it out")
         return self
 
 

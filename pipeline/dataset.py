@@ -19,7 +19,7 @@ from codemill.pipeline.remote_tables import RemoteTables
 from codemill.pipeline.shard_files import read_shard
 from codemill.pipeline.stages.frame import part_path, read_part
 from codemill.pipeline.stages.tokenizer import load_model
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
@@ -75,7 +75,7 @@ class Dataset:
         """The sequences of one shard, memory-mapped. Raises DataError where it is missing or no Arrow file."""
         return read_shard(path, columns)
 
-    def tokenizer(self) -> TokenizerModel | None:
+    def tokenizer(self) -> Tokenizer | None:
         """The model that the shards were made with; null where there are none."""
         return load_model(self.path / "tokenizer.model") if self.manifest["tokenizer"] else None
 

@@ -17,7 +17,7 @@ from codemill.pipeline.files import Receipt, read_json, write_json
 from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import Context, Record, part_path, read_table, view_part
 from codemill.settings import section_hash
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 
 FORMAT = "codemill-dataset"
 FORMAT_VERSION = 1
@@ -65,7 +65,7 @@ def read_manifest(out: Place) -> dict[str, Any]:
     return manifest
 
 
-def make_manifest(context: Context, records: dict[str, Record], model: TokenizerModel | None) -> dict[str, Any]:
+def make_manifest(context: Context, records: dict[str, Record], model: Tokenizer | None) -> dict[str, Any]:
     """The manifest of a finished build, but for the report's checksum."""
     config = context.config
     counted, parts = context.folder("count"), len(records["ingest"].rows("documents"))
@@ -177,7 +177,7 @@ def _redactions(table: pa.Table) -> dict[str, dict[str, int]]:
     return dict(sorted(kinds.items()))
 
 
-def _tokenized(context: Context, records: dict[str, Record], model: TokenizerModel) -> dict[str, Any]:
+def _tokenized(context: Context, records: dict[str, Record], model: Tokenizer) -> dict[str, Any]:
     """What a build with a tokenizer adds."""
     length = context.config.sequence.length
     shards = [

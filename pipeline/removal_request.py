@@ -23,7 +23,7 @@ from codemill.pipeline.files import sha256_of
 from codemill.pipeline.filters import load_opt_out
 from codemill.pipeline.places import Place, open_place, place
 from codemill.pipeline.stages.frame import view_part
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 
 PLACE = ["id", "source", "repo", "path", "language", "size_bytes"]
 BATCH_ROWS = 1024  # of documents with their texts
@@ -39,7 +39,7 @@ GONE = schema_of(
         pa.field("detail", pa.string()),  # what asked for it
         pa.field("part", pa.string()),  # the name of its part, without the ending
         pa.field("tokens", pa.int64()),  # of its plain encoding, without BOS and EOS; 0 without a tokenizer
-        pa.field("lossy", pa.int64()),  # U+2581 characters; 0 without a tokenizer
+        pa.field("lossy", pa.int64()),  # characters that do not come back; 0 without a tokenizer
     ],
 )
 HELD = schema_of(
@@ -128,7 +128,7 @@ class FindDocuments:
     """A part's file of documents -> those that are asked for, with the lengths of their plain encodings."""
 
     request: Request
-    model: TokenizerModel | None
+    model: Tokenizer | None
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         path = place(row.column("path")[0].as_py())
@@ -145,7 +145,7 @@ class FindDocuments:
         yield pa.RecordBatch.from_arrays(columns, schema=GONE)
 
     def _lengths(self, path: Place, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
-        """int64[n], twice: tokens and U+2581 characters of the documents of a part, in its order."""
+        """int64[n], twice: tokens and lossy characters of the documents of a part, in its order."""
         if self.model is None:
             return pa.array(np.zeros(len(ids), np.int64)), pa.array(np.zeros(len(ids), np.int64))
         tokens, lossy = [], []
@@ -153,7 +153,7 @@ class FindDocuments:
             for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=["id", "text"]):
                 texts = batch.filter(pc.is_in(batch.column("id"), value_set=ids)).column("text")
                 tokens.append(pc.list_value_length(self.model.encode(texts)).cast(pa.int64()))
-                lossy.append(pc.count_substring(texts, "\u2581").cast(pa.int64()))
+                lossy.append(pa.array(self.model.count_lossy(texts)))
         return pa.concat_arrays(tokens), pa.concat_arrays(lossy)
 
 

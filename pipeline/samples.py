@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from codemill.tokenize.fim import SPM
 from codemill.tokenize.lists import large_lists, list_buffers, offsets_of
-from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.segments import segments
+from codemill.tokenize.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ _ROLES = {"<PRE>": "prefix", "<SUF>": "suffix", "<MID>": "middle"}
 def shown_sequence(
     number: int,
     sequence: pa.RecordBatch,
-    tokenizer: TokenizerModel,
+    tokenizer: Tokenizer,
     most_segments: int = 5,
     characters: int = 1500,
 ) -> ShownSequence:
@@ -77,7 +77,7 @@ def shown_sequence(
     return ShownSequence(number, short, len(views) - len(shown), length - sum(view.tokens for view in views))
 
 
-def decoded_segments(sequence: pa.RecordBatch, tokenizer: TokenizerModel) -> list[ShownSegment]:
+def decoded_segments(sequence: pa.RecordBatch, tokenizer: Tokenizer) -> list[ShownSegment]:
     """All segments of one sequence (a batch of one row), decoded."""
     table = segments(sequence)
     offsets, tokens = list_buffers(table["ids"])
@@ -89,7 +89,7 @@ def decoded_segments(sequence: pa.RecordBatch, tokenizer: TokenizerModel) -> lis
     return views
 
 
-def decoded_runs(tokens: np.ndarray, part: int, fim: int, tokenizer: TokenizerModel) -> list[Run]:
+def decoded_runs(tokens: np.ndarray, part: int, fim: int, tokenizer: Tokenizer) -> list[Run]:
     """All runs of one segment (dtype[m] tokens), decoded; tokens cut inside a character show as U+FFFD."""
     names = {tokenizer.special_tokens[key]: name for key, name in _NAMES.items()}
     marks = np.flatnonzero(np.isin(tokens, list(names)))

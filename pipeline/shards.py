@@ -134,7 +134,7 @@ class Shards:
         return self._outlines(numbers, self._find(numbers))
 
     def tokenizer_model(self) -> bytes:
-        """The SentencePiece model that the shards were made with. Raises DataError where it is missing, or another."""
+        """The tokenizer's model that the shards were made with. Raises DataError where it is missing, or another."""
         path = self.path / "tokenizer.model"
         with readable(path):
             model = path.read_bytes()

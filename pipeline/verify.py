@@ -29,8 +29,8 @@ from codemill.pipeline.engines.base import Engine, Exchanged, Mapped, Rows, Sink
 from codemill.pipeline.files import sha256_of
 from codemill.pipeline.places import Place, listing, open_place, place
 from codemill.pipeline.stages.frame import part_path, read_table, view_part, view_table
-from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.segments import documents_from_segments, segments
+from codemill.tokenize.tokenizer import Tokenizer
 
 _FOLDERS = ("shards", "documents", "dropped", SIGNATURES)
 MOST_PROBLEMS = 100  # that are told of one kind
@@ -327,7 +327,7 @@ class PartitionOfSegment:
 class Compare:
     """The segments of one part and epoch -> how many documents equal their texts, and what does not."""
 
-    model: TokenizerModel
+    model: Tokenizer
     documents: tuple[str, ...]
     epochs: int
 
@@ -355,8 +355,7 @@ class Compare:
             lost = kept.filter(pc.invert(pc.is_in(kept.column("id"), value_set=decoded.column("id").combine_chunks())))
             for name in lost.column("id").to_pylist()[:MOST_PROBLEMS]:
                 yield f"documents/: document {name} is in no shard"
-        # A literal U+2581 is the one character that SentencePiece gives back as another: a space.
-        texts = pc.replace_substring(kept.column("text"), "\u2581", " ").cast(pa.large_binary()).take(row)
+        texts = self.model.given_back(kept.column("text")).take(row)
         differs = pc.fill_null(pc.not_equal(decoded.column("text"), texts), False)
         for name in decoded.filter(differs).column("id").to_pylist()[:MOST_PROBLEMS]:
             yield f"shards/: document {name}, epoch {epoch}, does not decode to its text"

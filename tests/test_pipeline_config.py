@@ -101,8 +101,10 @@ FAULTS = {
     "sequence: {packing: bestfit}": 'sequence.packing: must be one of best_fit, concatenate (got "bestfit"); did you',
     "filter: {unknown_license: 3}": "filter.unknown_license: must be one of keep, drop (got 3)",
     # what must agree
-    "tokenizer: {}": "tokenizer: give exactly one of `model` (a SentencePiece file) and `train`",
-    "tokenizer: {model: a, train: {}}": "tokenizer: give exactly one of `model` (a SentencePiece file) and `train`",
+    "tokenizer: {}": "tokenizer: give exactly one of `model` (a SentencePiece file, or a tokenizer.json) and `train`",
+    "tokenizer: {model: a, train: {}}": "tokenizer: give exactly one of `model` (a SentencePiece file",
+    "tokenizer: {train: {}, special_tokens: {bos: a}}": "tokenizer: `special_tokens` names those of a `model`",
+    "tokenizer: {model: a, special_tokens: {beos: a}}": "tokenizer.special_tokens.beos: ",
     "tokenizer: {model: ''}": 'tokenizer.model: must be a path: not empty, and without NUL characters (got "")',
     "mixture: {sources: {local: {share: 1, epochs: 2}}}": "mixture.sources.local: give `share` or `epochs`, not both",
     "mixture: {sources: {locl: {share: 1}}}": "mixture.sources.locl: there is no source of this name; did you mean '",

@@ -22,7 +22,7 @@ from codemill.buffers import text_buffers
 from codemill.errors import DataError
 from codemill.hashing import draws
 from codemill.tokenize.lists import large_lists, list_buffers, offsets_of
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 
 NONE, PSM, SPM = 0, 1, 2
 
@@ -110,7 +110,7 @@ def _ranges(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.LargeS
     return pa.LargeStringArray.from_buffers(len(starts), pa.py_buffer(bounds), pa.py_buffer(out))
 
 
-def encode_fim(model: TokenizerModel, texts: pa.Array, plan: FimPlan) -> pa.LargeListArray:
+def encode_fim(model: Tokenizer, texts: pa.Array, plan: FimPlan) -> pa.LargeListArray:
     """large_list<dtype>[n]: the ids of each transformed text, without BOS and EOS; empty where the kind is NONE.
 
     texts: (large_)string[n].
@@ -131,7 +131,7 @@ def encode_fim(model: TokenizerModel, texts: pa.Array, plan: FimPlan) -> pa.Larg
     return large_lists(offsets, out)
 
 
-def _markers(model: TokenizerModel) -> np.ndarray:
+def _markers(model: Tokenizer) -> np.ndarray:
     """dtype[4]: the ids of <PRE>, <SUF>, <MID>, <EOT>."""
     names = ("fim_prefix", "fim_suffix", "fim_middle", "fim_end")
     return np.array([model.special_tokens[name] for name in names], model.dtype)
@@ -204,7 +204,7 @@ def _restore(offsets, ids, kind, markers, out, lengths, has_head):
     return -1
 
 
-def decode_documents(model: TokenizerModel, ids: pa.Array, kind: np.ndarray) -> pa.LargeBinaryArray:
+def decode_documents(model: Tokenizer, ids: pa.Array, kind: np.ndarray) -> pa.LargeBinaryArray:
     """large_binary[n]: the texts of (large_)list[n] ids with FIM undone; BOS and EOS may stand around them.
 
     kind: uint8[n]. Raises DataError where the FIM tokens do not stand as the kind says.
@@ -223,13 +223,13 @@ def decode_documents(model: TokenizerModel, ids: pa.Array, kind: np.ndarray) -> 
     return model.decode(large_lists(ends, restored[: ends[-1]]), has_head)
 
 
-def undo_fim(model: TokenizerModel, kind: int, ids: np.ndarray) -> bytes:
+def undo_fim(model: Tokenizer, kind: int, ids: np.ndarray) -> bytes:
     """The text of one document's ids (dtype[m]); `decode_documents` for one."""
     one = large_lists(np.array([0, len(ids)]), np.asarray(ids, model.dtype))
     return decode_documents(model, one, np.array([kind], np.uint8))[0].as_py()
 
 
-def fim_prompt(model: TokenizerModel, prefix: str, suffix: str, kind: int) -> np.ndarray:
+def fim_prompt(model: Tokenizer, prefix: str, suffix: str, kind: int) -> np.ndarray:
     """dtype[m]: the prompt after which a model writes the middle: BOS, then the transformed text up to where it begins.
 
     kind: PSM or SPM (ValueError for another).

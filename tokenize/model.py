@@ -1,9 +1,8 @@
 """A SentencePiece model as codemill uses it: texts to token ids and back, whole Arrow columns at a time.
 
 Flows in: a model file and large_string columns. Flows out: large_list columns of ids, and the texts again, byte for
-byte. Guarantees: the ids are SentencePiece's own; text that merely looks like a control token is encoded as text; a
-model that cannot give text back is refused. The one character that no such model can give back is a literal U+2581,
-which it holds for a space: `count_lossy` counts it.
+byte. Guarantees: those of `tokenizer.Tokenizer`. The one character that no such model can give back is a literal
+U+2581, which it holds for a space: `count_lossy` counts it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,8 +21,9 @@ from codemill.buffers import text_buffers
 from codemill.errors import DataError
 from codemill.tokenize import modelproto
 from codemill.tokenize.encoder import Encoder
-from codemill.tokenize.lists import large_lists, list_buffers, offsets_of
+from codemill.tokenize.lists import large_lists, offsets_of
 from codemill.tokenize.merges import SPACE_MARK, build_merges, unsupported
+from codemill.tokenize.spelling import Spelling
 
 # SHA-256 over the pieces of Llama 2's tokenizer.model (SHA-256 9e556afd...) in order, joined by NUL.
 LLAMA2_PIECES = "b43c657d6772da32c3e0971ab610fc3d6a7e45089582758d1bc5160e5cdbe588"
@@ -66,23 +65,27 @@ class TokenizerModel:
         proto.types[reserved] = modelproto.CONTROL
         self._proto = proto
         self.slow_because = unsupported(proto)
-        self._table = _decoding_table(_spellings(proto), self.vocabulary_size)
+        self._spelling = Spelling(_spellings(proto), self.vocabulary_size)
 
     @classmethod
     def load(cls, model: str | Path | bytes) -> TokenizerModel:
         """A model from a local path, or from its bytes. Raises DataError as the constructor does."""
         if isinstance(model, bytes):
             return cls(model)
-        try:
-            return cls(Path(model).read_bytes())
-        except OSError as fault:
-            raise DataError(
-                f"the tokenizer model {str(model)!r} cannot be read ({fault.strerror}); "
-                "give the path of a SentencePiece .model file"
-            ) from fault
+        return cls(read_model(model))
 
     def __reduce__(self) -> tuple[Callable[[bytes], TokenizerModel], tuple[bytes]]:
         return _in_this_process, (self.model_bytes,)
+
+    @property
+    def remark(self) -> str | None:
+        """That SentencePiece itself encodes, where it does."""
+        if self.slow_because is None:
+            return None
+        return f"SentencePiece itself encodes, many times slower, because of the tokenizer: {self.slow_because}"
+
+    def prepare(self) -> None:
+        """Nothing: what would keep it from encoding was found when it was loaded."""
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
@@ -117,20 +120,20 @@ class TokenizerModel:
         leading_space: whether the ids begin with SentencePiece's implicit space, which is dropped; bool, or bool[n].
         Raises DataError for an id outside the vocabulary.
         """
-        offsets, values = list_buffers(ids)
-        if len(values) and int(values.max()) >= self.vocabulary_size:
-            raise DataError(
-                f"token id {values.max()} is outside the vocabulary of {self.vocabulary_size} tokens; "
-                "decode with the tokenizer.model that the ids were made with"
-            )
-        drops = np.broadcast_to(np.asarray(leading_space) & self._prefixes_space, len(offsets) - 1)
-        ends = np.zeros(len(offsets), np.int64)
-        _measure(offsets, values, drops, *self._table, ends[1:])
-        np.cumsum(ends, out=ends)
-        out = np.empty(ends[-1], np.uint8)
-        _spell(offsets, values, drops, *self._table, ends, out)
-        buffers = [None, pa.py_buffer(ends), pa.py_buffer(out)]
-        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
+        return self._spelling.decode(ids, np.asarray(leading_space) & self._prefixes_space)
+
+    def given_back(self, texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        """large_binary[n]: what `decode` makes of the ids of (large_)string[n] texts: a U+2581 becomes a space."""
+        return pc.replace_substring(texts, SPACE_MARK, " ").cast(pa.large_binary())
+
+    def count_lossy(self, texts: pa.Array) -> np.ndarray:
+        """int64[n]: literal U+2581 characters in each text."""
+        return pc.count_substring(texts, SPACE_MARK).to_numpy().astype(np.int64)
+
+    def reference_ids(self, texts: pa.Array) -> pa.LargeListArray:
+        """What SentencePiece itself makes of texts, with the model as it was given."""
+        processor = sentencepiece.SentencePieceProcessor(model_proto=self.model_bytes)
+        return pa.array(processor.encode(texts.to_pylist()), pa.large_list(pa.from_numpy_dtype(self.dtype)))
 
 
 @functools.lru_cache(maxsize=2)  # a build has one; what a worker's encoder has seen stays known from task to task
@@ -138,9 +141,15 @@ def _in_this_process(model_bytes: bytes) -> TokenizerModel:
     return TokenizerModel(model_bytes)
 
 
-def count_lossy(texts: pa.Array) -> np.ndarray:
-    """int64[n]: literal U+2581 characters in each text; a SentencePiece model gives them back as spaces."""
-    return pc.count_substring(texts, SPACE_MARK).to_numpy().astype(np.int64)
+def read_model(path: str | Path) -> bytes:
+    """A model's file. Raises DataError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as fault:
+        raise DataError(
+            f"the tokenizer model {str(path)!r} cannot be read ({fault.strerror}); give the path of a SentencePiece "
+            ".model file, or of a tokenizer.json"
+        ) from fault
 
 
 def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
@@ -213,54 +222,8 @@ def _spellings(proto: modelproto.ModelProto) -> list[bytes]:
     return spelled
 
 
-def _decoding_table(spelled: list[bytes], vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int64[vocabulary_size + 1], uint8[total]): offsets and bytes of each id; tokens behind the pieces are empty."""
-    lengths = np.zeros(vocabulary_size, np.int64)
-    lengths[: len(spelled)] = np.fromiter(map(len, spelled), np.int64, len(spelled))
-    return offsets_of(lengths), np.frombuffer(b"".join(spelled), np.uint8)
-
-
 def _with_leading_space(texts: pa.Array, wanted: np.ndarray) -> pa.Array:
     """The texts with a space before each wanted one that is not empty, as SentencePiece's dummy prefix has it."""
     present = wanted & (text_buffers(texts).lengths > 0)
     spaces = pc.if_else(pa.array(present), pa.scalar(" ", texts.type), pa.scalar("", texts.type))
     return pc.binary_join_element_wise(spaces, texts, pa.scalar("", texts.type))
-
-
-@nb.njit(cache=True, nogil=True, inline="always")
-def _first_is_space(ids, start, end, table_offsets, table):
-    """Whether the text of ids[start:end] begins with a space."""
-    for i in range(start, end):
-        spelled = table_offsets[ids[i]]
-        if spelled < table_offsets[ids[i] + 1]:
-            return table[spelled] == 32
-    return False
-
-
-@nb.njit(cache=True, nogil=True)
-def _measure(offsets, ids, drops, table_offsets, table, sizes):
-    """Write the bytes of each row's text into sizes: int64[n]."""
-    for row in range(len(offsets) - 1):
-        start, end = offsets[row], offsets[row + 1]
-        size = 0
-        for i in range(start, end):
-            size += table_offsets[ids[i] + 1] - table_offsets[ids[i]]
-        if drops[row] and _first_is_space(ids, start, end, table_offsets, table):
-            size -= 1
-        sizes[row] = size
-
-
-@nb.njit(cache=True, nogil=True)
-def _spell(offsets, ids, drops, table_offsets, table, ends, out):
-    """Write each row's text into out[ends[row]:ends[row + 1]]: uint8."""
-    for row in range(len(offsets) - 1):
-        start, end = offsets[row], offsets[row + 1]
-        at = ends[row]
-        skip = 1 if drops[row] and _first_is_space(ids, start, end, table_offsets, table) else 0
-        for i in range(start, end):
-            for k in range(table_offsets[ids[i]], table_offsets[ids[i] + 1]):
-                if skip:
-                    skip = 0
-                else:
-                    out[at] = table[k]
-                    at += 1

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from codemill.errors import DataError
 from codemill.tokenize.fim import decode_documents
 from codemill.tokenize.lists import large_lists, list_buffers, offsets_of, one_array
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 
 _COLUMNS = {"id": "segment_ids", "epoch": "segment_epochs", "part": "segment_parts", "fim": "segment_fim"}
 
@@ -45,7 +45,7 @@ def segments(sequences: pa.RecordBatch | pa.Table) -> pa.Table:
     return pa.table({**columns, "ids": large_lists(ends, real)})
 
 
-def documents_from_segments(table: pa.Table, model: TokenizerModel) -> pa.Table:
+def documents_from_segments(table: pa.Table, model: Tokenizer) -> pa.Table:
     """One row a (document, epoch), ordered by both: id, epoch, fim, parts int32, text large_binary.
 
     table: what `segments` gives, with all parts of each of its documents, in any order. Raises DataError where a part
@@ -75,7 +75,7 @@ def _document_bounds(table: pa.Table) -> np.ndarray:
     return np.concatenate([[0], inner, [len(table)]]) if len(table) else np.zeros(1, np.int64)
 
 
-def _require_ends(values: np.ndarray, bounds: np.ndarray, model: TokenizerModel) -> None:
+def _require_ends(values: np.ndarray, bounds: np.ndarray, model: Tokenizer) -> None:
     starts, ends = bounds[:-1], bounds[1:]
     bos, eos = model.special_tokens["bos"], model.special_tokens["eos"]
     _require(values[starts] == bos, f"a document begins with BOS ({bos})", values[starts])

@@ -30,9 +30,9 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 import codemill
 from codemill.errors import DataError, RunError
-from codemill.tokenize import modelproto
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer, load_tokenizer, piece_names
 from codemill.training import weights
+from codemill.training.byte_level_files import TOKENIZER_JSON, read_byte_level
 from codemill.training.checkpoint_reader import (
     FORMAT,
     FORMAT_VERSION,
@@ -244,7 +244,7 @@ class OpenedModel:
     """A model that can be used. tokenizer: None where the folder has none. step: of a checkpoint; None for others."""
 
     model: Llama
-    tokenizer: TokenizerModel | None
+    tokenizer: Tokenizer | None
     shape: ModelShape
     special_tokens: dict[str, int]
     step: int | None
@@ -284,19 +284,28 @@ def read_shape(path: str | Path) -> ModelShape:
 def require_same_tokenizer(path: str | Path, tokenizer: bytes) -> None:
     """Raise DataError where a model's tokenizer is not the data's: its weights would be read for other pieces.
 
-    path: of a model that `find_model` finds; one without a tokenizer.model is taken as it is. tokenizer: the data's
-    model file. One may have more pieces behind the other's, as Code Llama's has behind Llama 2's.
+    path: of a model that `find_model` finds; one without a tokenizer is taken as it is. tokenizer: the data's model
+    file. One may have more pieces behind the other's, as Code Llama's has behind Llama 2's.
     """
-    file = find_model(path) / TOKENIZER
-    if not file.exists() or file.read_bytes() == tokenizer:
+    folder = find_model(path)
+    file, given = _tokenizer_of(folder)
+    if given is None or given == tokenizer:
         return
-    own, wanted = (modelproto.parse(content).pieces for content in (file.read_bytes(), tokenizer))
+    own, wanted = (piece_names(content) for content in (given, tokenizer))
     for place, (one, other) in enumerate(zip(own, wanted, strict=False)):
         if one != other:
             raise DataError(
                 f"init: {file} is not the tokenizer that the shards were made with: piece {place} is {one!r} in it and "
                 f"{other!r} in theirs; build the data with `tokenizer: {{model: {file}}}`"
             )
+
+
+def _tokenizer_of(folder: Path) -> tuple[Path, bytes | None]:
+    """(where it was found, model file) of a model's folder: tokenizer.model, else a byte-level tokenizer.json."""
+    file = folder / TOKENIZER
+    if file.exists():
+        return file, file.read_bytes()
+    return folder / TOKENIZER_JSON, read_byte_level(folder)
 
 
 def load_weights(model: Llama, path: str | Path, group: dist.ProcessGroup | None = None) -> None:
@@ -330,8 +339,8 @@ def open_model(path: str | Path, device: str | torch.device, dtype: torch.dtype)
     model.to(dtype).to_empty(device=device)
     model.init_buffers()
     load_weights(model, folder)
-    file = folder / TOKENIZER
-    tokenizer = TokenizerModel.load(file) if file.exists() else None
+    given = _tokenizer_of(folder)[1]
+    tokenizer = None if given is None else load_tokenizer(given)
     if ours:
         special = read_model_file(folder)[1]["special_tokens"]
     else:

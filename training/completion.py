@@ -17,7 +17,7 @@ import torch
 
 from codemill.errors import ConfigError, RunError
 from codemill.tokenize.lists import large_lists
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 from codemill.training.checkpoints import OpenedModel
 from codemill.training.kv_cache import KVCache
 from codemill.training.sampling import Sampling, choose_tokens, uniform
@@ -211,7 +211,7 @@ class _Batch:
                 self._listen(row.number, row.ids)
 
 
-def _spellings(tokenizer: TokenizerModel, vocabulary_size: int) -> list[bytes]:
+def _spellings(tokenizer: Tokenizer, vocabulary_size: int) -> list[bytes]:
     """The bytes of every id of the model; special tokens, and what the tokenizer does not know, have none."""
     known = np.arange(tokenizer.vocabulary_size, dtype=tokenizer.dtype)
     said = tokenizer.decode(large_lists(np.arange(len(known) + 1), known), leading_space=False).to_pylist()

@@ -2,7 +2,7 @@
 
     OUT/config.json, generation_config.json
     OUT/model.safetensors, or model-0000k-of-0000n.safetensors and model.safetensors.index.json
-    OUT/tokenizer.model, tokenizer_config.json, tokenizer.json
+    OUT/tokenizer.model (of a SentencePiece model), tokenizer_config.json, tokenizer.json
 
 Flows in: a checkpoint of ours. Guarantees: the folder appears whole or not at all; the same checkpoint gives the same
 bytes; tensors go from one file to the other one at a time, so that a model need not fit into memory.
@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from codemill.errors import ConfigError, DataError, RunError
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import load_tokenizer
 from codemill.training.checkpoint_reader import RECORD, TOKENIZER, load_state, read_model_file, step_of
 from codemill.training.checkpoints import find_model
 from codemill.training.files import TEMPORARY_PREFIX, remove, sync_folder
@@ -78,7 +78,7 @@ def export(
 
 def _write_all(folder: Path, target: Path, dtype: str, shard_bytes: int) -> dict[str, Any]:
     shape, described = read_model_file(folder)
-    tokenizer = TokenizerModel.load(folder / TOKENIZER)
+    tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.vocabulary_size > shape.vocabulary_size:
         raise DataError(
             f"{folder}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {shape.vocabulary_size}; the "

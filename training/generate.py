@@ -19,7 +19,8 @@ import torch
 from codemill.errors import ConfigError, DataError
 from codemill.tokenize.fim import PSM, SPM, fim_prompt
 from codemill.tokenize.lists import large_lists
-from codemill.tokenize.model import FIM_PIECES, TokenizerModel
+from codemill.tokenize.model import FIM_PIECES
+from codemill.tokenize.tokenizer import Tokenizer
 from codemill.training.checkpoints import OpenedModel, open_model
 from codemill.training.completion import Completion, Listener, complete_prompts
 from codemill.training.sampling import Sampling
@@ -212,12 +213,12 @@ def _ends(opened: OpenedModel) -> set[int]:
     return {opened.special_tokens[name] for name in ("eos", "fim_end") if name in opened.special_tokens}
 
 
-def require_tokenizer(opened: OpenedModel) -> TokenizerModel:
+def require_tokenizer(opened: OpenedModel) -> Tokenizer:
     """The model's tokenizer. Raises DataError where its folder has none."""
     if opened.tokenizer is None:
         raise DataError(
-            "the model's folder has no tokenizer.model, so no text can be read; put the SentencePiece model there that "
-            "it was trained with"
+            "the model's folder has no tokenizer.model and no byte-level tokenizer.json, so no text can be read; put "
+            "the tokenizer there that it was trained with"
         )
     return opened.tokenizer
 
@@ -230,7 +231,7 @@ def _require_fim(opened: OpenedModel) -> None:
         )
 
 
-def _spelled(tokenizer: TokenizerModel, ids: Sequence[int] | np.ndarray, leading_space: bool) -> bytes:
+def _spelled(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray, leading_space: bool) -> bytes:
     one = large_lists(np.array([0, len(ids)]), np.asarray(ids, tokenizer.dtype))
     return tokenizer.decode(one, leading_space)[0].as_py()
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from codemill.errors import ConfigError, DataError
 from codemill.tokenize.lists import large_lists, list_buffers
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scores need no torch
     from codemill.training.checkpoints import OpenedModel
@@ -71,7 +71,7 @@ class Filler:
     where nothing is left.
     """
 
-    def __init__(self, tokenizer: TokenizerModel, texts: Iterable[str], name: str = NAME) -> None:
+    def __init__(self, tokenizer: Tokenizer, texts: Iterable[str], name: str = NAME) -> None:
         whole = [text.rstrip("\n") + "\n" for text in texts if text.strip() and name not in text]
         if not whole:
             raise DataError("there is no code to stand around the keys; name a build's output or a folder with files")
@@ -122,7 +122,7 @@ def make_example(
     )
 
 
-def _cut(tokenizer: TokenizerModel, ids: np.ndarray, size: int, whole: Callable[[str], str], wanted: int) -> str | None:
+def _cut(tokenizer: Tokenizer, ids: np.ndarray, size: int, whole: Callable[[str], str], wanted: int) -> str | None:
     """The end of a stretch, cut so that `whole` of it has exactly the tokens wanted; None where no cut does it.
 
     size: tokens of the first try. A cut inside of what was one token may make it more or fewer, hence the search.
@@ -138,12 +138,12 @@ def _cut(tokenizer: TokenizerModel, ids: np.ndarray, size: int, whole: Callable[
     return None
 
 
-def count_tokens(tokenizer: TokenizerModel, text: str, leading_space: bool = True) -> int:
-    """Tokens of a text, without BOS. leading_space: see `TokenizerModel.encode`."""
+def count_tokens(tokenizer: Tokenizer, text: str, leading_space: bool = True) -> int:
+    """Tokens of a text, without BOS. leading_space: see `Tokenizer.encode`."""
     return len(tokenizer.encode(pa.array([text], pa.large_string()), leading_space).values)
 
 
-def _text_of(tokenizer: TokenizerModel, ids: np.ndarray) -> str:
+def _text_of(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     """What ids spell, without what is left of a character that the cut went through."""
     lists = large_lists(np.array([0, len(ids)]), ids.astype(tokenizer.dtype, copy=False))
     return tokenizer.decode(lists, False)[0].as_py().decode("utf-8", "ignore")

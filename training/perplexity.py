@@ -19,7 +19,7 @@ import torch
 
 from codemill.errors import ConfigError, RunError
 from codemill.tokenize.lists import large_lists
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
 from codemill.training.checkpoints import OpenedModel
 from codemill.training.generate import require_tokenizer
 from codemill.training.kv_cache import KVCache
@@ -84,7 +84,7 @@ def token_nats(opened: OpenedModel, ids: np.ndarray, chunk_tokens: int = CHUNK_T
     return nats
 
 
-def characters_of(tokenizer: TokenizerModel, ids: np.ndarray) -> np.ndarray:
+def characters_of(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
     """int64[n]: characters that begin in each token of a text from its beginning; in all, the text's.
 
     ids: integer[n]. Where a character is more tokens than one, its first has it. The implicit space before a text is no

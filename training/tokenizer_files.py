@@ -1,7 +1,8 @@
 """The tokenizer of an exported model, as transformers and vLLM read it.
 
-Flows in: a `TokenizerModel`. Flows out: `tokenizer.model` as it came, `tokenizer_config.json`, and `tokenizer.json`,
-which `AutoTokenizer` loads as it is. Guarantee: the ids are SentencePiece's own. What other conversions get wrong:
+Flows in: a `Tokenizer`. Flows out: of a byte-level model what `byte_level_files` gives; of a SentencePiece model
+`tokenizer.model` as it came, `tokenizer_config.json`, and `tokenizer.json`, which `AutoTokenizer` loads as it is.
+Guarantee: the ids are SentencePiece's own. What other conversions get wrong:
 
 - The implicit space stands before every text, also one that starts with a space, and there alone. `Prepend` repeats it
   behind every special token, `Metaspace` leaves it out before a space. Here a Metaspace writes it when the spaces are
@@ -15,7 +16,6 @@ By its nature transformers takes special tokens that stand in a text for what th
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,10 @@ import sentencepiece
 
 from codemill.tokenize import modelproto
 from codemill.tokenize.lists import large_lists
-from codemill.tokenize.model import FIM_PIECES, SPACE_MARK, TokenizerModel
+from codemill.tokenize.model import FIM_PIECES, SPACE_MARK
+from codemill.tokenize.tokenizer import Tokenizer, is_json
+from codemill.tokenize.tokenizer_json import bos_before, dumped
+from codemill.training.byte_level_files import byte_level_files
 
 
 class _Vocabulary(NamedTuple):
@@ -34,34 +37,36 @@ class _Vocabulary(NamedTuple):
     that are found in text.
     """
 
-    model: TokenizerModel
+    model: Tokenizer
     proto: modelproto.ModelProto
     names: list[str]
     special: list[int]
     text: list[int]
 
 
-def tokenizer_files(model: TokenizerModel, max_positions: int) -> dict[str, bytes]:
+def tokenizer_files(model: Tokenizer, max_positions: int) -> dict[str, bytes]:
     """File name -> content. `tokenizer.json` is left out where `inexact` has a reason.
 
     max_positions: of the model that the tokenizer is exported with, in tokens.
     """
+    if is_json(model.model_bytes):
+        return byte_level_files(model, max_positions)
     vocabulary = _vocabulary(model)
     files = {
         "tokenizer.model": model.model_bytes,
-        "tokenizer_config.json": _dumped(_config(vocabulary, max_positions)),
+        "tokenizer_config.json": dumped(_config(vocabulary, max_positions)),
     }
     if _inexact(vocabulary) is None:
-        files["tokenizer.json"] = _dumped(_tokenizer(vocabulary))
+        files["tokenizer.json"] = dumped(_tokenizer(vocabulary))
     return files
 
 
-def inexact(model: TokenizerModel) -> str | None:
-    """Why a tokenizer.json could not give SentencePiece's ids for this model; None where it can."""
-    return _inexact(_vocabulary(model))
+def inexact(model: Tokenizer) -> str | None:
+    """Why a tokenizer.json could not give the model's ids; None where it can."""
+    return None if is_json(model.model_bytes) else _inexact(_vocabulary(model))
 
 
-def _vocabulary(model: TokenizerModel) -> _Vocabulary:
+def _vocabulary(model: Tokenizer) -> _Vocabulary:
     proto = modelproto.parse(model.model_bytes)
     ids = np.arange(model.vocabulary_size)
     each = large_lists(np.arange(len(ids) + 1), ids.astype(model.dtype))
@@ -75,7 +80,7 @@ def _vocabulary(model: TokenizerModel) -> _Vocabulary:
     )
 
 
-def _names(model: TokenizerModel, pieces: list[str]) -> list[str]:
+def _names(model: Tokenizer, pieces: list[str]) -> list[str]:
     """The model's pieces, then the FIM tokens and, for ids without a token, `<reserved_ID>`."""
     fim = {model.special_tokens[name]: piece for name, piece in FIM_PIECES.items()}
     names, taken = list(pieces), set(pieces)
@@ -96,10 +101,6 @@ def _inexact(vocabulary: _Vocabulary) -> str | None:
     if vocabulary.proto.dummy_prefix and vocabulary.text:
         return "it has user-defined pieces, before which a converted tokenizer writes no implicit space"
     return None
-
-
-def _dumped(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
 def _added(name: str, special: bool) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _tokenizer(vocabulary: _Vocabulary) -> dict[str, Any]:
         "padding": None,
         "added_tokens": [{"id": i, **_added(names[i], special)} for i, special in sorted(added.items())],
         **_spaces(vocabulary.proto.dummy_prefix),
-        "post_processor": _post_processor(names[bos], bos),
+        "post_processor": bos_before(names[bos], bos),
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -192,19 +193,4 @@ def _spaces(dummy_prefix: bool) -> dict[str, Any]:
         "normalizer": replace,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": implicit} if dummy_prefix else None,
         "decoder": {"type": "Sequence", "decoders": [*back, strip] if dummy_prefix else back},
-    }
-
-
-def _post_processor(bos: str, bos_id: int) -> dict[str, Any]:
-    """BOS before a text, and before each text of a pair."""
-
-    def part(kind: str, name: str, number: int) -> dict[str, Any]:
-        return {kind: {"id": name, "type_id": number}}
-
-    single = [part("SpecialToken", bos, 0), part("Sequence", "A", 0)]
-    return {
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": [*single, part("SpecialToken", bos, 1), part("Sequence", "B", 1)],
-        "special_tokens": {bos: {"id": bos, "ids": [bos_id], "tokens": [bos]}},
     }

@@ -32,8 +32,8 @@ from codemill.pipeline.stages.frame import (
     view_table,
 )
 from codemill.tokenize.fim import encode_fim, fim_plan
-from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.packing import BOS_EOS, pack, renderings_schema, sequence_schema
+from codemill.tokenize.tokenizer import Tokenizer
 
 VERSION = 1
 _BYTES_PER_TOKEN = 8  # of a partition's bytes for each token of a window: a token is held in several forms at once
@@ -48,7 +48,7 @@ def keyed_renderings(dtype: np.dtype) -> pa.Schema:
 
 
 def run_pack(
-    context: Context, survivors: Survivors, sizes: list[int], model: TokenizerModel, mixture: Record
+    context: Context, survivors: Survivors, sizes: list[int], model: Tokenizer, mixture: Record
 ) -> Record:
     """Pack the mixture into windows of sequences."""
     sequence, output = context.config.sequence, context.config.output
@@ -66,7 +66,7 @@ def run_pack(
     return run_stage(context, "pack", depends_on, body)
 
 
-def plan_windows(tokens: int, model: TokenizerModel, shards: int | None, memory: Memory) -> tuple[int, int]:
+def plan_windows(tokens: int, model: Tokenizer, shards: int | None, memory: Memory) -> tuple[int, int]:
     """(shards, windows) for so many tokens, BOS and EOS included; shards: as the config has them."""
     shards = shards or max(1, -(-tokens * model.dtype.itemsize // SHARD_BYTES))
     window_tokens = memory.partition_bytes // _BYTES_PER_TOKEN
@@ -87,7 +87,7 @@ def _epoch_rows(sizes: list[int], epochs: int) -> Rows:
 class Renderer:
     """How documents become renderings."""
 
-    model: TokenizerModel
+    model: Tokenizer
     sequence: Sequence
     seed: int
 
@@ -161,7 +161,7 @@ class PackWindow:
     """The renderings of a window -> its sequences."""
 
     sequence: Sequence
-    model: TokenizerModel
+    model: Tokenizer
 
     def __call__(self, window: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         table = tables.pop("renderings")
@@ -171,7 +171,7 @@ class PackWindow:
         yield from packed.combine_chunks().to_batches()
 
 
-def run_shards(context: Context, packed: Record, model: TokenizerModel) -> Record:
+def run_shards(context: Context, packed: Record, model: Tokenizer) -> Record:
     """String the windows together into OUT/shards."""
     shards, windows = packed.facts["shards"], packed.facts["windows"]
 

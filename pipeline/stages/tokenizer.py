@@ -1,4 +1,4 @@
-"""Tokenizer: the SentencePiece model of the build, loaded from a file or trained on a sample of its own documents."""
+"""Tokenizer: the model of the build, loaded from a file or trained (SentencePiece) on a sample of its own documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from codemill.errors import ConfigError
 from codemill.hashing import draws, id_words
-from codemill.pipeline.config import Tokenizer, TrainTokenizer
+from codemill.pipeline.config import Tokenizer as TokenizerSection
+from codemill.pipeline.config import TrainTokenizer
 from codemill.pipeline.documents import schema_of
 from codemill.pipeline.engines.base import Mapped, Rows
 from codemill.pipeline.files import atomic_file
@@ -27,7 +28,8 @@ from codemill.pipeline.stages.frame import (
     read_table,
     run_stage,
 )
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer, is_json, load_tokenizer
+from codemill.tokenize.tokenizer_json import with_special_tokens
 from codemill.tokenize.train import train_bpe
 
 VERSION = 1
@@ -35,29 +37,44 @@ SAMPLE = schema_of("sample", [pa.field("text", pa.large_string())])
 MODEL = schema_of("model", [pa.field("model", pa.binary())])
 
 
-def load_model(path: Place) -> TokenizerModel:
+def load_model(path: Place) -> Tokenizer:
     """The model in a file. Raises DataError where it is no usable one."""
-    return TokenizerModel.load(path.read_bytes() if isinstance(path, RemotePath) else path)
+    return load_tokenizer(path.read_bytes() if isinstance(path, RemotePath) else path)
 
 
-def load_given_model(config: Tokenizer | None) -> TokenizerModel | None:
-    """The model that the config names; null where one is trained, or there is no tokenizer.
+def load_given_model(config: TokenizerSection | None) -> Tokenizer | None:
+    """The model that the config names, ready to encode; null where one is trained, or there is no tokenizer.
 
-    Raises ConfigError where the file is missing, DataError where it is no usable model.
+    Raises ConfigError where the file is missing, or a special token that it lacks is named; DataError where it is no
+    usable model.
     """
     if config is None or config.model is None:
         return None
     file = place(config.model)
     if not file.is_file():
         raise ConfigError(
-            f"tokenizer.model: {config.model}: there is no such file; give the path of a SentencePiece model"
+            f"tokenizer.model: {config.model}: there is no such file; give the path of a SentencePiece model, or of a "
+            "tokenizer.json"
         )
-    return load_model(file)
+    names = config.special_tokens.model_dump(exclude_none=True)
+    model = _with_names(file.read_bytes(), names, config.model) if names else load_model(file)
+    model.prepare()
+    return model
+
+
+def _with_names(content: bytes, names: dict[str, str], path: str) -> Tokenizer:
+    """The model with the special tokens that the config names; OUT/tokenizer.model holds their names too."""
+    if not is_json(content):
+        raise ConfigError(
+            f"tokenizer.special_tokens: {path} is a SentencePiece model, which says itself what its special "
+            "tokens are; leave the key out"
+        )
+    return load_tokenizer(with_special_tokens(content, names))
 
 
 def run_tokenizer(
-    context: Context, given: TokenizerModel | None, survivors: Survivors, sizes: list[int], upstream: Record
-) -> TokenizerModel:
+    context: Context, given: Tokenizer | None, survivors: Survivors, sizes: list[int], upstream: Record
+) -> Tokenizer:
     """The model, which the stage also leaves in OUT/tokenizer.model. sizes: bytes of the survivors in each part."""
     settings = context.config.tokenizer.train if context.config.tokenizer else None
     seed = context.config.output.seed
@@ -73,7 +90,7 @@ def run_tokenizer(
     content = (context.folder("tokenizer") / "tokenizer.model").read_bytes()
     with atomic_file(context.out / "tokenizer.model") as file:
         file.write(content)
-    return TokenizerModel.load(content)
+    return load_tokenizer(content)
 
 
 def _train(work: Work, config: TrainTokenizer, survivors: Survivors, sizes: list[int]) -> bytes:

@@ -40,7 +40,7 @@ from codemill.pipeline.transforms.rows import (
     reason_counts,
     words_of,
 )
-from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import load_tokenizer
 
 Batch: TypeAlias = pa.RecordBatch | pa.Table
 Keyed = tuple[int, pa.RecordBatch]
@@ -172,7 +172,7 @@ class TokenizeAndPack(beam.PTransform):
         """
         super().__init__()
         self._settings = Packing(
-            model=TokenizerModel.load(model),
+            model=load_tokenizer(model),
             sequence=sequence,
             seed=seed,
             windows=windows,

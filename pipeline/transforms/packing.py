@@ -21,8 +21,8 @@ from codemill.pipeline.sources.columns import text_bytes
 from codemill.pipeline.stages.pack import PackWindow, Renderer, plan_windows
 from codemill.pipeline.transforms.rows import ID, TIE, DocumentColumns, words_of
 from codemill.tokenize.lists import one_array
-from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.packing import BOS_EOS
+from codemill.tokenize.tokenizer import Tokenizer
 
 TOKENS = "codemill_tokens"  # int64: of a rendering's plain encoding, with BOS and EOS
 
@@ -35,7 +35,7 @@ class Packing:
     ConfigError.
     """
 
-    model: TokenizerModel
+    model: Tokenizer
     sequence: Sequence
     seed: int
     windows: int | None

@@ -26,8 +26,8 @@ from codemill.pipeline.transforms import near as steps
 from codemill.pipeline.transforms.near import PARTITION, Direction, NearCopies, near_section
 from codemill.pipeline.transforms.packing import TOKENS, Packing, pack_window, render, windows_of
 from codemill.pipeline.transforms.rows import DocumentColumns, bad_rows, good_rows, prepare
-from codemill.tokenize.model import TokenizerModel
 from codemill.tokenize.packing import sequence_schema
+from codemill.tokenize.tokenizer import load_tokenizer
 
 _WINDOW = "codemill_window"
 _SEQUENCE = SequenceSettings()  # what the config has where it says nothing
@@ -117,7 +117,7 @@ def tokenize_and_pack(
     Raises ConfigError, and DataError for a model that codemill cannot use.
     """
     settings = Packing(
-        model=TokenizerModel.load(model),
+        model=load_tokenizer(model),
         sequence=sequence,
         seed=seed,
         windows=windows,
