@@ -164,7 +164,7 @@ class TokenizeAndPack(beam.PTransform):
         text_column: str = "text",
         id_column: str | None = None,
     ) -> None:
-        """model: a SentencePiece model, its path (read here, and sent to the workers) or its bytes. sequence: length,
+        """model: a tokenizer's model, its path (read here, and sent to the workers) or its bytes. sequence: length,
         packing and FIM, as in the config. windows: that the shuffled documents are cut into; none = by the number of
         tokens. text_column, id_column: as of `DeduplicateNearCopies`.
 

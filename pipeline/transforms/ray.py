@@ -110,7 +110,7 @@ def tokenize_and_pack(
     The same sequences as `codemill build` makes of the same documents with the same seed, in one epoch. Every token is
     in a sequence; rows whose texts are equal are each packed. A window (about 8 million tokens) must fit a worker.
 
-    model: a SentencePiece model, its path (read here, and sent to the workers) or its bytes. sequence: length, packing
+    model: a tokenizer's model, its path (read here, and sent to the workers) or its bytes. sequence: length, packing
     and FIM, as in the config. windows: that the shuffled documents are cut into; none = by the number of tokens, for
     which the dataset is tokenized at once. text_column, id_column: as of `deduplicate_near_copies`.
 

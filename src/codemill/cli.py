@@ -248,7 +248,7 @@ def report(out: Place) -> None:
 
 @cli.group()
 def tokenizer() -> None:
-    """Train and check SentencePiece models."""
+    """Train SentencePiece models, and check those and byte-level ones."""
 
 
 @tokenizer.command("train")
@@ -269,7 +269,7 @@ def tokenizer_train(files: tuple[Path, ...], output: Path, vocabulary_size: int,
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 def tokenizer_check(model: Path, files: tuple[Path, ...], as_json: bool) -> None:
-    """Check that MODEL gives the text of FILES back, byte for byte, with SentencePiece's own ids."""
+    """Check that MODEL gives the text of FILES back, byte for byte, with the ids of the library that defines it."""
     from codemill.pipeline.tokenizer_commands import check
 
     found = check(model, files)
