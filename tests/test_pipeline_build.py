@@ -92,7 +92,7 @@ def test_near_duplicates_have_a_kept_survivor_of_the_recorded_jaccard(built: Pat
 
 
 def test_verify_proves_a_build_and_counts_what_sentencepiece_cannot_give_back(built: Path) -> None:
-    done = builds.run("verify", built, "--quiet")
+    done = builds.call("verify", built, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "byte for byte" in done.stdout
     assert manifest(built)["tokenizer"]["lossy_characters"] == 5
@@ -141,11 +141,11 @@ def test_one_flipped_bit_in_any_output_makes_verify_name_the_file(built: Path, t
         place = draw.randrange(len(content))
         flipped = bytes([content[place] ^ 1 << draw.randrange(8)])
         target.write_bytes(content[:place] + flipped + content[place + 1 :])
-        done = builds.run("verify", copy, "--quiet", "--workers", "1")
+        done = builds.call("verify", copy, "--quiet", "--workers", "1")
         target.write_bytes(content)
         assert done.returncode == 1, target
         assert target.name in done.stderr
-    assert builds.run("verify", copy, "--quiet", "--workers", "1").returncode == 0
+    assert builds.call("verify", copy, "--quiet", "--workers", "1").returncode == 0
 
 
 def forged(copy: Path, change) -> subprocess.CompletedProcess[str]:
@@ -159,7 +159,7 @@ def forged(copy: Path, change) -> subprocess.CompletedProcess[str]:
         path = copy / entry["file"]
         entry |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     write_manifest(copy, described)
-    return builds.run("verify", copy, "--quiet", "--workers", "1")
+    return builds.call("verify", copy, "--quiet", "--workers", "1")
 
 
 def swap_two_tokens(copy: Path, described: dict) -> None:
@@ -201,13 +201,13 @@ def test_a_second_build_runs_no_stage_again_and_a_changed_key_runs_only_what_dep
     configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources)
     builds.build(configured)
     before = builds.digests(tmp_path / "out")
-    again = builds.run("build", configured)
+    again = builds.call("build", configured)
     assert again.stderr.count("unchanged, taken from the earlier build") == 10
     assert builds.digests(tmp_path / "out") == before
-    changed = builds.run("build", configured, "--set", "sequence.length=1024")
+    changed = builds.call("build", configured, "--set", "sequence.length=1024")
     assert "tokens: unchanged" in changed.stderr
     assert "pack: unchanged" not in changed.stderr
-    fresh = builds.run("build", configured, "--set", "sequence.length=1024", "--fresh")
+    fresh = builds.call("build", configured, "--set", "sequence.length=1024", "--fresh")
     assert "unchanged" not in fresh.stderr
 
 
@@ -254,7 +254,7 @@ def test_a_full_disk_is_a_clear_error_and_the_build_completes_after_room_is_made
     try:
         sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
         configured = builds.config(tmp_path / "c.yaml", small / "out", sources)
-        failed = builds.run("build", configured, "--workers", "2", "--quiet")
+        failed = builds.call("build", configured, "--workers", "2", "--quiet")
         assert failed.returncode == 1
         assert "disk is full" in failed.stderr
         assert "make room" in failed.stderr
@@ -286,7 +286,7 @@ def test_a_build_without_a_tokenizer_leaves_documents_alone(tmp_path: Path, tree
     builds.build(configured)
     assert not (tmp_path / "out" / "shards").exists()
     assert [row["id"] for row in rows(tmp_path / "out", "documents")] == [row["id"] for row in rows(built, "documents")]
-    assert builds.run("verify", tmp_path / "out", "--quiet").returncode == 0
+    assert builds.call("verify", tmp_path / "out", "--quiet").returncode == 0
 
 
 def test_an_output_that_a_changed_config_no_longer_makes_is_taken_away(tmp_path: Path, tree: Path) -> None:
@@ -297,7 +297,7 @@ def test_an_output_that_a_changed_config_no_longer_makes_is_taken_away(tmp_path:
     assert not (tmp_path / "out" / "shards").exists()
     assert not (tmp_path / "out" / "documents").exists()
     assert not (tmp_path / "out" / "tokenizer.model").exists()
-    assert builds.run("verify", tmp_path / "out", "--quiet").returncode == 0
+    assert builds.call("verify", tmp_path / "out", "--quiet").returncode == 0
 
 
 @pytest.mark.parametrize("packing", ["best_fit", "concatenate"])
@@ -307,7 +307,7 @@ def test_several_epochs_of_either_packing_decode_to_their_texts(tmp_path: Path, 
     mixture = {"sources": {"tree": {"epochs": 2.4}}}
     configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources, sequence=sequence, mixture=mixture)
     builds.build(configured)
-    done = builds.run("verify", tmp_path / "out", "--quiet")
+    done = builds.call("verify", tmp_path / "out", "--quiet")
     assert done.returncode == 0, done.stderr
     packed = manifest(tmp_path / "out")["packing"]
     kept = len(rows(tmp_path / "out", "documents"))
@@ -322,7 +322,7 @@ def test_fresh_never_touches_a_folder_that_no_build_made(tmp_path: Path, tree: P
     configured = builds.config(
         tmp_path / "c.yaml", tmp_path / "mine", [{"name": "tree", "path": str(tree), "kind": "tree"}]
     )
-    done = builds.run("build", configured, "--fresh", "--quiet")
+    done = builds.call("build", configured, "--fresh", "--quiet")
     assert done.returncode == 2
     assert "give a new or empty folder" in done.stderr
     assert letter.read_text() == "dear reader"
@@ -333,7 +333,7 @@ def test_an_output_path_that_cannot_be_is_told_without_a_traceback(tmp_path: Pat
     sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
     configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources)
     where = str(tmp_path / place) if place.startswith("c.yaml") else place
-    done = builds.run("build", configured, "--quiet", "--set", f"output.path={where}")
+    done = builds.call("build", configured, "--quiet", "--set", f"output.path={where}")
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert "give a" in done.stderr
@@ -342,7 +342,7 @@ def test_an_output_path_that_cannot_be_is_told_without_a_traceback(tmp_path: Pat
 def test_a_build_of_which_nothing_is_left_names_what_dropped_the_most(tmp_path: Path, tree: Path) -> None:
     sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
     configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources, filter={"languages": ["cobol"]})
-    done = builds.run("build", configured, "--quiet")
+    done = builds.call("build", configured, "--quiet")
     assert done.returncode == 1
     assert "no document is left" in done.stderr
     assert "language_not_allowed" in done.stderr
@@ -351,7 +351,7 @@ def test_a_build_of_which_nothing_is_left_names_what_dropped_the_most(tmp_path: 
 def test_a_missing_tokenizer_is_told_before_anything_is_read(tmp_path: Path, tree: Path) -> None:
     sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
     configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources, tokenizer={"model": "gone.model"})
-    done = builds.run("build", configured)
+    done = builds.call("build", configured)
     assert done.returncode == 2
     assert "gone.model" in done.stderr
     assert "ingest" not in done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from builds import build, config, corpus, run
+from builds import build, call, config, corpus
 
 from codemill.pipeline.dataset import Dataset
 
@@ -75,11 +75,11 @@ def test_the_record_names_the_survivor_of_both_from_scratch_and_the_old_build(ou
 
 
 def test_a_build_against_another_verifies_and_needs_no_recomputing(outs: dict[str, Path]) -> None:
-    done = run("verify", outs["b"])
+    done = call("verify", outs["b"])
     assert done.returncode == 0, done.stderr
     assert "signatures, computed again" in done.stdout
     old = next(row for row in table(outs["b"], "dropped") if row["detail"].endswith(str(outs["a"])))
-    found = run("explain", outs["b"], old["path"])
+    found = call("explain", outs["b"], old["path"])
     assert f"in {outs['a']}" in found.stdout
 
 
@@ -113,7 +113,7 @@ def test_a_wrong_earlier_build_is_told(halves: Path, outs: dict[str, Path], agai
     names = [name.format(a=outs["a"], b=halves / "out-wrong") for name in against]
     sections = SETTINGS | {"dedup": {"against": names}}
     path = config(halves / "wrong.yaml", halves / "out-wrong", [source(halves, "b")], **sections)
-    done = run("build", path)
+    done = call("build", path)
     assert done.returncode in (1, 2)
     assert told in done.stderr
     assert "Traceback" not in done.stderr
@@ -123,7 +123,7 @@ def test_verify_says_when_an_earlier_build_is_gone(halves: Path, outs: dict[str,
     moved = halves / "out-moved"
     outs["a"].rename(moved)
     try:
-        done = run("verify", outs["b"])
+        done = call("verify", outs["b"])
     finally:
         moved.rename(outs["a"])
     assert done.returncode == 0, done.stderr

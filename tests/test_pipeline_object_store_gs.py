@@ -85,19 +85,19 @@ def test_a_build_from_gs_to_gs_makes_the_bytes_of_a_local_one(
     sources = [{"name": "t", "kind": "tree", "path": f"gs://{BUCKET}/in"}]
     output = {"path": f"gs://{BUCKET}/out", "shards": 3}
     config = builds.config(tmp_path / "remote.yaml", Path("unused"), sources, output=output)
-    done = builds.run("build", config, "--quiet", environment=server.environment)
+    done = builds.call("build", config, "--quiet", environment=server.environment)
     assert done.returncode == 0, done.stderr
     expected = {name: digest for name, digest in builds.digests(tmp_path / "out").items() if name != "report.html"}
     found = {name: hashlib.sha256(content).hexdigest() for name, content in server.objects("out/").items()}
     assert {name: found.get(name) for name in expected} == expected
-    verified = builds.run("verify", f"gs://{BUCKET}/out", environment=server.environment)
+    verified = builds.call("verify", f"gs://{BUCKET}/out", environment=server.environment)
     assert verified.returncode == 0, verified.stderr
 
 
 def test_a_bucket_that_is_not_there_is_one_clear_error(server: Server, tmp_path: Path) -> None:
     sources = [{"name": "t", "kind": "tree", "path": "gs://no-such-bucket/in"}]
     config = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources)
-    done = builds.run("build", config, "--quiet", environment=server.environment)
+    done = builds.call("build", config, "--quiet", environment=server.environment)
     assert done.returncode in (1, 2)
     [line] = done.stderr.strip().splitlines()
     assert "gs://no-such-bucket/in" in line

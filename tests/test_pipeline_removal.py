@@ -258,7 +258,7 @@ def test_a_repository_whose_only_text_is_kept_from_elsewhere_is_told_so(out: Pat
 def test_ids_from_a_file_go(out: Path, tmp_path: Path) -> None:
     gone = [row["id"] for row in table(out, "documents")[:3]]
     (tmp_path / "ids.txt").write_text("\n".join(gone) + "\n")
-    done = builds.run("remove", out, "--ids", tmp_path / "ids.txt", "--json", "--quiet", "--workers", "1")
+    done = builds.call("remove", out, "--ids", tmp_path / "ids.txt", "--json", "--quiet", "--workers", "1")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert sorted(row["id"] for row in told["documents"]) == sorted(gone)
@@ -406,7 +406,7 @@ def test_a_real_kill_of_all_its_processes_leaves_what_can_be_completed(out: Path
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if not (out / "manifest.json").exists():
-        done = builds.run("remove", out, "--quiet", "--workers", "1")
+        done = builds.call("remove", out, "--quiet", "--workers", "1")
         assert done.returncode == 0, done.stderr
         assert "completed a removal that did not end" in done.stdout
     left = {row["id"] for row in table(out, "documents")}

@@ -333,14 +333,14 @@ def test_a_real_build_is_read_as_it_is_and_so_is_what_a_removal_leaves(
     source = builds.corpus(tmp_path / "src", standard_library[20:40])
     sources = [{"name": "code", "path": str(source), "kind": "tree"}]
     config = builds.config(tmp_path / "config.yaml", tmp_path / "out", sources, sequence={"length": 512})
-    builds.build(config, "--workers", "1", timeout_secs=300)
+    builds.build(config, "--workers", "1")
     out = tmp_path / "out"
     before = sequences_of(out)
     shards = Shards(str(out), check=True)
     order = np.random.default_rng(0).permutation(len(shards))
     assert listed(shards.take(order)) == [before[n] for n in order]
     gone = Dataset(out).documents().to_table(columns=["id"]).column("id").to_pylist()[::2]
-    done = builds.run("remove", out, *gone, timeout_secs=300)
+    done = builds.call("remove", out, *gone)
     assert done.returncode == 0, done.stderr
     with pytest.raises(DataError):
         shards.take(order)

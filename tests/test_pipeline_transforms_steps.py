@@ -198,7 +198,7 @@ def build(standard_library: list[Path], small_model: Path, tmp_path_factory: pyt
         dedup={"near": None},
         decontaminate=[],
     )
-    builds.build(config, timeout_secs=300)
+    builds.build(config)
     return folder / "out"
 
 

@@ -227,7 +227,7 @@ def test_a_dataset_that_is_cut_under_the_loader_is_told(tmp_path: Path, prefetch
 def test_a_real_build_streams_its_own_sequences(tmp_path: Path, standard_library: list[Path]) -> None:
     source = builds.corpus(tmp_path / "src", standard_library[20:40])
     sources = [{"name": "code", "path": str(source), "kind": "tree"}]
-    builds.build(builds.config(tmp_path / "config.yaml", tmp_path / "out", sources), "--workers", "1", timeout_secs=300)
+    builds.build(builds.config(tmp_path / "config.yaml", tmp_path / "out", sources), "--workers", "1")
     shards = Shards(str(tmp_path / "out"), check=True)
     with loader([(shards, 1.0)], micro_sequences=4) as running:
         steps = [running.step(n) for n in range(-(-len(shards) // running.sequences_per_step))]
