@@ -13,7 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent))  # for `benchmarks`; last, since the rooms lie there too
 
-from benchmarks import build, corpus, memory
+from benchmarks import build, corpus, encoding, memory
 
 TOY = 1_000_000  # bytes
 
@@ -77,6 +77,13 @@ def test_the_build_benchmark_prints_a_table_for_each_form(capsys: pytest.Capture
 
 
 @pytest.mark.slow
+def test_the_encoding_benchmark_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    encoding.main(["--size", "1e6", "--repeats", "1", "--longest", "16000"])
+    told = capsys.readouterr().out
+    for name in ("codemill, cold", "codemill, warm", "sentencepiece", "base64"):
+        assert len(re.findall(rf"│ +{name} +│ +\d", told)) == 1
+
+
 def test_the_memory_benchmark_prints_its_tables_and_fails_above_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="above the limit"):
         memory.main([str(TOY), "--no-tokenizer", "--limit", "1000000"])

@@ -210,7 +210,7 @@ def _encode(offsets, data, joins, tables, front, cache, used, room, cuts, out, e
 @nb.njit(cache=True, nogil=True)
 def _encode_texts(offsets, data, joins, tables, front, cache, used, room, cuts, out, ends):
     """`_encode`, with arrays that somebody else keeps."""
-    at = 0
+    at = np.int64(0)
     for row in range(len(offsets) - 1):
         stop, end = offsets[row], offsets[row + 1]
         while stop < end:

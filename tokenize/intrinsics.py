@@ -17,8 +17,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.bitcast(builder.gep(data, [index]), _INT64.as_pointer())
 
 
-@intrinsic
-def load_eight(_typing: Any, array: Any, index: Any) -> Any:
+def _load_eight(_typing: Any, array: Any, index: Any) -> Any:
     """The 64 bits from array[index] on, the first the lowest (on little-endian machines). Nothing checks that the
     array has them."""
 
@@ -28,8 +27,7 @@ def load_eight(_typing: Any, array: Any, index: Any) -> Any:
     return types.uint64(array, types.intp), generate
 
 
-@intrinsic
-def store_eight(_typing: Any, array: Any, index: Any, value: Any) -> Any:
+def _store_eight(_typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write 64 bits over array[index] and what follows it, the lowest first (on little-endian machines). Nothing
     checks that the array has room for them."""
 
@@ -41,8 +39,7 @@ def store_eight(_typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, types.uint64), generate
 
 
-@intrinsic
-def borrowed(_typing: Any, array: Any) -> Any:
+def _borrowed(_typing: Any, array: Any) -> Any:
     """The array, without an owner: somebody else must keep it while this is in use.
 
     Each call between kernels counts the owners of its arrays up and down, in atomic steps; for a kernel that is called
@@ -55,3 +52,8 @@ def borrowed(_typing: Any, array: Any) -> Any:
         return found._getvalue()
 
     return array(array), generate
+
+
+load_eight: Any = intrinsic(_load_eight)
+store_eight: Any = intrinsic(_store_eight)
+borrowed: Any = intrinsic(_borrowed)
