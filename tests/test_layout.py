@@ -40,7 +40,10 @@ KNOWN = {
 # A file of a room -> what it alone may import beside that: our own models are one more backend.
 ALONE = {"selfinstruct/backends/checkpoint.py": ("codemill.training",)}
 # The libraries that a room may import, where the design limits them.
-LIBRARIES = {"dedup": ARRAYS | {"datasketch"}, "tokenize": ARRAYS | {"llvmlite", "sentencepiece", "tokenizers"}}
+LIBRARIES = {
+    "dedup": ARRAYS | {"datasketch"},
+    "tokenize": ARRAYS | {"gigatoken", "llvmlite", "sentencepiece", "tokenizers"},
+}
 # A heavy library -> the only places that may import it.
 PLACES = {
     "apache_beam": ("pipeline/engines/beam.py", "pipeline/transforms/beam.py"),

@@ -2,7 +2,8 @@
 
 Flows in: the file and large_string columns. Flows out: large_list columns of ids, and the texts again, byte for byte.
 Guarantees: those of `tokenizer.Tokenizer`; every text comes back, and no special token is even known to what encodes.
-Hugging Face's `tokenizers` encodes, in one thread; it is needed for that alone.
+Hugging Face's `tokenizers` encodes, in one thread, and gigatoken what it may (`fast_bytelevel`); they are needed for
+that alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow as pa
 from codemill.buffers import text_buffers
 from codemill.errors import ConfigError, DataError
 from codemill.tokenize import tokenizer_json
+from codemill.tokenize.fast_bytelevel import FastEncoder, open_fast
 from codemill.tokenize.lists import large_lists, offsets_of
 from codemill.tokenize.spelling import Spelling
 from codemill.tokenize.tokenizer_json import TokenizerJson
@@ -59,22 +61,30 @@ class ByteLevelModel:
 
     def prepare(self) -> None:
         """Open the model in the library. Raises DataError where that refuses it, ConfigError where it is missing."""
-        _ = self._library
+        _ = self._libraries
 
     @functools.cached_property
-    def _library(self) -> tokenizers.Tokenizer:
-        return _opened(tokenizer_json.for_encoding(tokenizer_json.parse(self.model_bytes)), len(self.model_bytes))
+    def _libraries(self) -> tuple[tokenizers.Tokenizer, FastEncoder | None]:
+        """What encodes every text, and what encodes most of them faster."""
+        parsed = tokenizer_json.parse(self.model_bytes)
+        content = tokenizer_json.for_encoding(parsed)
+        library = _opened(content, len(self.model_bytes))
+        return library, open_fast(parsed, content, library)
 
     def encode(self, texts: pa.Array, leading_space: bool | np.ndarray = True) -> pa.LargeListArray:
         """large_list<dtype>[n]: the ids of (large_)string[n] texts. leading_space: such models have none; ignored."""
-        found = [np.zeros(0, self.dtype)]
-        lengths = np.zeros(len(texts), np.int64)
-        for start, end in _batches(text_buffers(texts).lengths):
-            batch = self._library.encode_batch_fast(texts[start:end].to_pylist(), add_special_tokens=False)
-            ids = [np.array(encoded.ids, self.dtype) for encoded in batch]
-            lengths[start:end] = [len(each) for each in ids]
-            found += ids
-        return large_lists(offsets_of(lengths), np.concatenate(found))
+        library, fast = self._libraries
+        taken = np.zeros(len(texts), np.bool_) if fast is None else fast.takes(texts)
+        found = [np.zeros(0, self.dtype)] * (len(texts) + 1)
+        for rows in _batches(text_buffers(texts).lengths):
+            here = texts.take(pa.array(rows[taken[rows]]))
+            if fast is not None and len(here):
+                _put(found, rows[taken[rows]], fast.encode(here.cast(pa.large_binary()).to_pylist()))
+            others = texts.take(pa.array(rows[~taken[rows]])).to_pylist()
+            encoded = library.encode_batch_fast(others, add_special_tokens=False) if others else []
+            _put(found, rows[~taken[rows]], [np.array(each.ids, self.dtype) for each in encoded])
+        lengths = np.fromiter(map(len, found[: len(texts)]), np.int64, len(texts))
+        return large_lists(offsets_of(lengths), np.concatenate(found, dtype=self.dtype, casting="unsafe"))
 
     def decode(self, ids: pa.Array, leading_space: bool | np.ndarray = True) -> pa.LargeBinaryArray:
         """large_binary[n]: the exact bytes of (large_)list[n] ids. leading_space: ignored. Raises DataError for an id
@@ -158,11 +168,16 @@ def _opened(content: dict[str, Any], size: int) -> tokenizers.Tokenizer:
         ) from fault
 
 
-def _batches(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
-    """[start, end) of runs of texts with about `_BATCH_BYTES` each. lengths: int64[n], bytes."""
+def _put(found: list[np.ndarray], rows: np.ndarray, ids: list[np.ndarray]) -> None:
+    for row, each in zip(rows.tolist(), ids, strict=True):
+        found[row] = each
+
+
+def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """int64[m] each: the rows of runs of texts with about `_BATCH_BYTES`. lengths: int64[n], bytes."""
     number = np.cumsum(lengths) // _BATCH_BYTES
     bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(lengths)]
-    return ((start, end) for start, end in itertools.pairwise(bounds) if start < end)
+    return (np.arange(start, end) for start, end in itertools.pairwise(bounds) if start < end)
 
 
 def _changed(library: tokenizers.Tokenizer, text: str) -> bool:
