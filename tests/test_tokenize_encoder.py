@@ -127,7 +127,7 @@ def test_words_that_differ_by_zeros_alone_are_told_apart(small: TokenizerModel) 
     begins, ends = ["x", "x\0", "x\0\0", "", "\0"], ["", "y", "\0y", "\0" * 8 + "y"]
     texts = ["".join(pair) for pair in itertools.product(begins, ends)] * 2
     merges = build_merges(modelproto.parse(small.model_bytes))
-    encoder = Encoder(merges._replace(joins=np.ones_like(merges.joins)), small.dtype, 6)
+    encoder = Encoder(merges._replace(apart=np.zeros_like(merges.apart)), small.dtype, 6)
     assert encoder.encode(as_texts(texts), np.ones(len(texts), bool)).to_pylist() == reference(small, texts)
 
 
@@ -208,6 +208,6 @@ def test_the_state_of_a_worker_is_bounded(llama2: TokenizerModel) -> None:
     encoder = Encoder(build_merges(modelproto.parse(llama2.model_bytes)), llama2.dtype)
     rng = random.Random(31)
     encoder.encode(as_texts(["".join(rng.choices("abcdefgh", k=12)) + "\n" for _ in range(1000)]), np.ones(1000, bool))
-    [(front, cache, _)] = encoder._caches
-    assert front.nbytes + cache.nbytes + sum(table.nbytes for table in encoder._merges) < 64 << 20
+    [cache] = encoder._caches
+    assert cache.nbytes + sum(table.nbytes for table in encoder._merges) < 64 << 20
     assert encoder_module._CACHE_BITS == 19

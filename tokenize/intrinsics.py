@@ -9,6 +9,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _INT64 = ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -54,6 +55,22 @@ def _borrowed(_typing: Any, array: Any) -> Any:
     return array(array), generate
 
 
+def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
+    """Ask the processor to fetch what lies at array[index], which will be read soon, and go on at once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(place, [arguments[1]]), _BYTES)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [_BYTES, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(ask, [place, number(0), number(3), number(1)])  # to read; keep it near; it is data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
 load_eight: Any = intrinsic(_load_eight)
 store_eight: Any = intrinsic(_store_eight)
 borrowed: Any = intrinsic(_borrowed)
+prefetch: Any = intrinsic(_prefetch)

@@ -34,14 +34,14 @@ NO_MERGE = 1 << 62  # a rank beyond all others
 class Merges(NamedTuple):
     """Tables of a model.
 
-    joins: bool[256, 256], of `joining_bytes`. tables: int64[n], all others; one array, because to hand several to a
-    kernel costs more than to encode a word. Of its hash tables one is of characters: code point, symbol (those of ASCII
-    are not in it); one of pairs: `pair_key`, and what they merge into as rank << 32 | symbol; the smallest rank merges
-    first. An entry stands where the bits from HASH_SHIFT on of its key's product with HASH say, or behind; the key 0 is
-    none.
+    apart: uint8[65536], at a | b << 8: 1 where a text may be cut between the bytes a and b, which is where they are
+    not of `joining_bytes`. tables: int64[n], all others; one array, because to hand several to a kernel costs more than
+    to encode a word. Of its hash tables one is of characters: code point, symbol (those of ASCII are not in it); one of
+    pairs: `pair_key`, and what they merge into as rank << 32 | symbol; the smallest rank merges first. An entry stands
+    where the bits from HASH_SHIFT on of its key's product with HASH say, or behind; the key 0 is none.
     """
 
-    joins: np.ndarray
+    apart: np.ndarray
     tables: np.ndarray
 
 
@@ -107,7 +107,8 @@ def build_merges(proto: modelproto.ModelProto) -> Merges:
     head += ascii_symbols + [byte_ids[byte] for byte in range(256)]
     head += [pairs.get(pair_key(left, right), NO_MERGE) for left in ascii_symbols for right in ascii_symbols]
     tables = np.concatenate([np.array(head, np.int64), characters.ravel(), merging.ravel()])
-    return Merges(joining_bytes(piece.encode() for piece in symbols), tables)
+    apart = ~joining_bytes(piece.encode() for piece in symbols)
+    return Merges(apart.T.ravel().astype(np.uint8), tables)
 
 
 def pair_key(left: int, right: int) -> int:
