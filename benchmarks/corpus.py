@@ -60,19 +60,25 @@ class Words(NamedTuple):
     fixed: np.ndarray  # uint64[m], ascending
 
 
-def real_files(inputs: Sequence[str]) -> list[tuple[Source, Split]]:
-    """Where the source files of the standard library, the installed packages and `inputs` are, by name."""
+def installed_code() -> list[str]:
+    """The folders of the standard library and the installed packages."""
     installed = sysconfig.get_paths()
+    return [installed["stdlib"], installed["purelib"]]
+
+
+def real_files(inputs: Sequence[str]) -> list[tuple[Source, Split]]:
+    """Where the source files of folders and archives are, by name."""
     include = [f"*{suffix}" for suffix in SUFFIXES]
     found = []
-    for place, path in enumerate(dict.fromkeys([installed["stdlib"], installed["purelib"], *inputs])):
+    for place, path in enumerate(dict.fromkeys(inputs)):
         kind = "tree" if Path(path).is_dir() else "archives"
         source = Source.model_validate({"name": f"{place}", "path": path, "kind": kind, "include": include})
         found += [(source, split) for split in list_splits(source, SPLIT_BYTES)[0]]
     return found
 
 
-def _read(source: Source, split: Split) -> list[File]:
+def read_files(source: Source, split: Split) -> list[File]:
+    """The files of a split."""
     files: list[File] = []
     for batch in read_split(split, source, MAX_FILE_BYTES):
         if kind_of(batch.schema) == "documents":
@@ -84,12 +90,12 @@ def _read(source: Source, split: Split) -> list[File]:
 
 def make_corpus(size_bytes: int, seed: int = 0, inputs: Sequence[str] = ()) -> Iterator[File]:
     """Files of about `size_bytes` of text in all, in a shuffled order; the first round are the real ones."""
-    splits = real_files(inputs)
+    splits = real_files([*installed_code(), *inputs])
     words: Words | None = None
     left = size_bytes
     for copy in itertools.count():
         for number in np.random.default_rng((seed, copy)).permutation(len(splits)).tolist():
-            files = _read(*splits[number])
+            files = read_files(*splits[number])
             words = words or words_of(files)
             for place in np.random.default_rng((seed, copy, number)).permutation(len(files)).tolist():
                 real = files[place]
