@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PROGRAMS = ("near_dedup", "decontamination", "encoding", "build")
+PROGRAMS = ("near_dedup", "whole_build", "loading", "decontamination", "encoding", "build")
 
 
 def main() -> None:

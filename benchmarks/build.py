@@ -66,15 +66,15 @@ class _TimedStep(Step):
         self._watch.steps.append((self._label, Cost(end.cpu - self._start.cpu, end.wall - self._start.wall)))
 
 
-def config(corpus: Path, form: str, out: Path, tokenizer: bool) -> BuildConfig:
-    """A build of a corpus with every stage on."""
+def config(corpus: Path, form: str, out: Path, tokenizer: dict[str, Any] | None) -> BuildConfig:
+    """A build of a corpus with every stage on; the tokenizer's own section, null = without one."""
     columns = {"text": "text", "repo": "repo", "path": "path"} if form == "parquet" else {}
     made: dict[str, Any] = {
         "sources": [{"name": "code", "kind": form, "path": str(corpus), "columns": columns}],
         "decontaminate": ["humaneval"],
         "output": {"path": str(out)},
     }
-    return BuildConfig.model_validate(made | ({"tokenizer": TOKENIZER} if tokenizer else {}))
+    return BuildConfig.model_validate(made | ({"tokenizer": tokenizer} if tokenizer else {}))
 
 
 def run_build(checked: BuildConfig) -> tuple[int, list[tuple[str, Cost]]]:
@@ -126,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for form, write in WRITERS.items():
             write(folder / form, make_corpus(int(given.size), inputs=given.inputs))
             write(folder / f"few-{form}", make_corpus(WARM_UP_BYTES))
-        for form, tokenizer in (("parquet", False), ("tree", False), ("parquet", True)):
-            out = folder / f"{form}-{tokenizer}"
+        for form, tokenizer in (("parquet", None), ("tree", None), ("parquet", TOKENIZER)):
+            out = folder / f"{form}-{bool(tokenizer)}"
             warm_up = config(folder / f"few-{form}", form, folder / f"few-{out.name}", tokenizer)
             size_bytes, steps = measure(warm_up, config(folder / form, form, out, tokenizer))
             show(f"{form}, {'with' if tokenizer else 'without'} a tokenizer", size_bytes, steps)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent))  # for `benchmarks`; last, since the rooms lie there too
 
-from benchmarks import build, corpus, encoding, memory
+from benchmarks import build, corpus, encoding, loading, memory, near_dedup, packages, whole_build
+from benchmarks.peers import quality, run
 
 TOY = 1_000_000  # bytes
 
@@ -90,6 +93,117 @@ def test_the_memory_benchmark_prints_its_tables_and_fails_above_the_limit(capsys
     printed = capsys.readouterr().out
     assert printed.count("Memory of a build with 2 workers") == 1
     assert printed.count("By step") == 1
+
+
+def test_similar_pairs_are_those_of_all_pairs_compared_one_by_one() -> None:
+    rng = random.Random(3)
+    sets = [{str(n) for n in range(60) if rng.random() < 0.8} for _ in range(40)] + [{"x"}, {"x"}, {"y"}]
+    for threshold in (0.5, 0.7, 1.0):
+        brute = [
+            [i, j]
+            for i, j in itertools.combinations(range(len(sets)), 2)
+            if len(sets[i] & sets[j]) >= threshold * len(sets[i] | sets[j])
+        ]
+        assert sorted(quality.similar_pairs(sets, threshold).tolist()) == brute
+    assert brute == [[40, 41]]
+
+
+def test_recall_and_precision_by_hand() -> None:
+    pairs = np.array([[0, 1], [1, 2], [3, 4]])
+    kept = np.array([True, False, False, True, True, False])
+    assert quality.recall(pairs, kept) == pytest.approx(2 / 3)  # 3 and 4 are both kept
+    assert quality.precision(pairs, kept) == pytest.approx(1 / 3)  # 2 is similar to 1 alone, 5 to nothing
+    assert (quality.recall(pairs[:0], kept), quality.precision(pairs, kept | True)) == (1, 1)
+
+
+def test_an_environment_is_made_once_and_anew_when_what_it_needs_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def fake(command: list[str]) -> str:
+        commands.append(command[1:4])
+        (tmp_path / "made" / "peer").mkdir(parents=True, exist_ok=True)
+        return ""
+
+    monkeypatch.setattr(run, "_run", fake)
+    needs = tmp_path / "needs"
+    needs.mkdir()
+    (needs / "requirements.txt").write_text("one==1\n")
+    for _ in range(2):
+        run.environment("peer", needs, tmp_path / "made")
+    assert commands == [["-m", "venv", str(tmp_path / "made" / "peer")], ["-m", "pip", "install"]]
+    (needs / "alone.txt").write_text("two==2\n")
+    run.environment("peer", needs, tmp_path / "made")
+    assert len(commands) == 5
+
+
+def test_a_peer_that_fails_or_says_nothing_is_left_out_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "PROGRAMS", tmp_path)
+    monkeypatch.setattr(run, "environment", lambda *_: Path(sys.executable))
+    (tmp_path / "peer").mkdir()
+    (tmp_path / "peer" / "breaks.py").write_text("raise SystemExit('no such corpus')")
+    (tmp_path / "peer" / "silent.py").write_text("print('well')")
+    (tmp_path / "peer" / "right.py").write_text("import json, sys; print(1); print(json.dumps({'a': sys.argv[1]}))")
+    assert run.ask("peer", "breaks") is None
+    assert run.ask("peer", "silent") is None
+    told = capsys.readouterr().err
+    assert "peer is left out: no such corpus" in told and "silent.py gave no answer, but 'well" in told
+    assert run.ask("peer", "right", x=1) == {"a": '{"x": 1}'}
+
+
+@pytest.fixture
+def small_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A corpus in place of the packages', with near copies; and peers run in this environment."""
+    corpus.write_parquet(tmp_path / "corpus", corpus.make_corpus(TOY))
+    for program in (near_dedup, whole_build, loading):
+        monkeypatch.setattr(program, "real_corpus", lambda _size: tmp_path / "corpus")
+    monkeypatch.setattr(run, "environment", lambda *_: Path(sys.executable))
+    return tmp_path / "corpus"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_corpus")
+def test_the_near_dedup_benchmark_shows_speed_recall_and_precision(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_dedup, "PEERS", ("datasketch",))  # the one that is here
+    near_dedup.main([])
+    told = capsys.readouterr().out
+    row = r"│ {} +│ +[\d.]+ │ +[\d.]+ │ +\d+ │ +([\d.]+)% │ +([\d.]+)% │"
+    ours, theirs = (re.search(row.format(name), told) for name in ("codemill", "datasketch"))
+    assert ours is not None and theirs is not None
+    assert float(ours[1]) > 95 and float(ours[2]) == 100
+    assert float(theirs[1]) > 95
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_corpus")
+def test_the_benchmarks_of_the_whole_build_and_of_loading_print_our_rows_without_peers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(whole_build, "VOCABULARY", 500)
+    monkeypatch.setattr(whole_build, "ask", lambda *_, **__: None)
+    monkeypatch.setattr(loading, "PEERS", ())
+    whole_build.main([])
+    loading.main(["--length", "256", "--batch", "2"])
+    told = capsys.readouterr().out
+    assert re.search(r"│ codemill +│ +[\d.]+ │ +1.0 │", told)
+    assert told.count("│  yes │") + told.count(" yes │") >= 2
+
+
+def test_packages_are_named_with_versions_once_each() -> None:
+    names = packages.package_names(packages.NAMES.read_text())
+    assert len(names) == len(set(names)) > 50
+    assert all(re.fullmatch(r"[\w.-]+==[\d.]+|(@[\w-]+/)?[\w.-]+@[\d.]+", name) for name in names)
+
+
+def test_files_are_taken_once_until_they_are_enough() -> None:
+    files = [corpus.File(text, "r", str(n)) for n, text in enumerate([b"aa", b"bbb", b"aa", b"c", b"dddd"])]
+    assert [file.path for file in packages.up_to(7, packages.distinct(files))] == ["0", "1", "3"]
 
 
 def test_made_up_sequences_are_documents_that_end_where_their_sequence_does() -> None:
