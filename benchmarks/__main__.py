@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PROGRAMS = ("near_dedup", "whole_build", "loading", "decontamination", "encoding", "build")
+PROGRAMS = ("near_dedup", "whole_build", "loading", "decontamination", "encoding", "build", "limits")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent))  # for `benchmarks`; last, since the rooms lie there too
 
-from benchmarks import build, corpus, encoding, loading, memory, near_dedup, packages, whole_build
+from benchmarks import build, corpus, encoding, limits, loading, memory, near_dedup, packages, whole_build
 from benchmarks.peers import quality, run
 
 TOY = 1_000_000  # bytes
@@ -85,6 +85,13 @@ def test_the_encoding_benchmark_prints_its_tables(capsys: pytest.CaptureFixture[
     told = capsys.readouterr().out
     for name in ("codemill, cold", "codemill, warm", "sentencepiece", "base64"):
         assert len(re.findall(rf"│ +{name} +│ +\d", told)) == 1
+
+
+def test_the_limits_are_told_for_each_codec(capsys: pytest.CaptureFixture[str]) -> None:
+    limits.main(["--size", "1e5"])
+    told = capsys.readouterr().out
+    for what in ("copy the bytes", "write Parquet", "read that Parquet", "write Arrow", "read that Arrow"):
+        assert re.search(rf"│ {what}[ (a-z)]*│ +[\d,]+ │", told)
 
 
 def test_the_memory_benchmark_prints_its_tables_and_fails_above_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
