@@ -1,11 +1,11 @@
 """The whole build on one core: MB of ingested text a CPU second, stage by stage.
 
-    python -m benchmarks.build [--size 2e8] [FOLDER_OR_ARCHIVE]...
+    python -m benchmarks.build [--size 2e8] [--model FILE] [FOLDER_OR_ARCHIVE]...
 
 The corpus is that of `benchmarks.corpus`, once as Parquet files and once as a tree of files, built without a tokenizer;
-then, for information, the Parquet files with one. Each build runs in a process of its own, after a build of a
-few files that compiles or loads the kernels. CPU seconds of all threads are counted, so that other programs on the
-machine count little; files are read and written in between, which wall seconds show.
+then, for information, the Parquet files with one. With a SentencePiece model given, only that build is made. Each build
+runs in a process of its own, after a build of a few files that compiles or loads the kernels. CPU seconds of all threads are counted,
+so that other programs on the machine count little; files are read and written in between, which wall seconds show.
 """
 
 from __future__ import annotations
@@ -120,13 +120,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.build")
     parser.add_argument("inputs", nargs="*", metavar="FOLDER_OR_ARCHIVE")
     parser.add_argument("--size", type=float, default=SIZE_BYTES, help="bytes of text")
+    parser.add_argument("--model", type=Path, help="a SentencePiece model: only the Parquet files, with it")
     given = parser.parse_args(arguments)
+    builds = [("parquet", None), ("tree", None), ("parquet", TOKENIZER)]
+    if given.model:
+        builds = [("parquet", {"model": str(given.model.absolute())})]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for form, write in WRITERS.items():
-            write(folder / form, make_corpus(int(given.size), inputs=given.inputs))
-            write(folder / f"few-{form}", make_corpus(WARM_UP_BYTES))
-        for form, tokenizer in (("parquet", None), ("tree", None), ("parquet", TOKENIZER)):
+        for form in sorted({form for form, _ in builds}):
+            WRITERS[form](folder / form, make_corpus(int(given.size), inputs=given.inputs))
+            WRITERS[form](folder / f"few-{form}", make_corpus(WARM_UP_BYTES))
+        for form, tokenizer in builds:
             out = folder / f"{form}-{bool(tokenizer)}"
             warm_up = config(folder / f"few-{form}", form, folder / f"few-{out.name}", tokenizer)
             size_bytes, steps = measure(warm_up, config(folder / form, form, out, tokenizer))
