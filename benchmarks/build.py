@@ -4,8 +4,9 @@
 
 The corpus is that of `benchmarks.corpus`, once as Parquet files and once as a tree of files, built without a tokenizer;
 then, for information, the Parquet files with one. With a SentencePiece model given, only that build is made. Each build
-runs in a process of its own, after a build of a few files that compiles or loads the kernels. CPU seconds of all threads are counted,
-so that other programs on the machine count little; files are read and written in between, which wall seconds show.
+runs in a process of its own, after a build of a few files that compiles or loads the kernels. CPU seconds of all
+threads are counted, so that other programs on the machine count little; files are read and written in between,
+which wall seconds show.
 """
 
 from __future__ import annotations
