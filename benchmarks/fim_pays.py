@@ -4,9 +4,10 @@
 
 The same real code (small Python files of this Python's library and its packages, near-duplicates removed) is built
 twice, with FIM rates 0 and 0.9 (paper, section 2.3), and the same model is trained on each for the same steps from the
-same weights. Measured on documents that neither has seen: the left-to-right loss, and how well one line that was cut
-out is found, from what stands before it alone or from both sides. The paper's claim: infilling is gained, and the
-left-to-right loss stays.
+same weights. Measured on documents that neither has seen: the left-to-right loss, and how well what was cut out is
+found, a line or a span inside of one, from what stands before it alone or from both sides. Found means that a greedy
+answer begins with it; who has both sides should also end there, which is told too. The paper's claim: infilling is
+gained, and the left-to-right loss stays.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ from codemill.training.loss import IGNORED
 from codemill.training.sampling import Sampling
 
 RATES = (0.0, 0.9)
-LENGTH, VOCABULARY, MOST_BYTES = 1024, 2048, 4096  # of a sequence; of the tokenizer; of a file
+LENGTH, VOCABULARY, MOST_BYTES = 1024, 1024, 2500  # of a sequence; of the tokenizer; of a file
 HELD_OUT = 20  # one document in so many
-LINE = range(10, 81)  # characters of a line that is cut out
+LINE = range(10, 81)  # characters of a line that is cut out, or in which a span is
+SPAN = range(3, 13)  # characters of a span
 
 
 class Hole(NamedTuple):
-    """A document of which one line is missing."""
+    """A document of which something is missing."""
 
     prefix: str
     middle: str
@@ -116,16 +118,25 @@ def train(folder: Path, tokenizer: Path, rate: float, given: argparse.Namespace)
     return open_model(folder / f"run-{name}", torch.device("cpu"), torch.float32)
 
 
-def holes(texts: Sequence[str], tasks: int, seed: int = 0) -> list[Hole]:
-    """One line cut out of each of the first documents that have one of LINE characters, neither first nor last."""
+def holes(texts: Sequence[str], tasks: int, spans: bool, seed: int = 0) -> list[Hole]:
+    """Something cut out of each of the first documents that have a line of LINE characters, neither first nor last:
+    that line, or a span of SPAN characters between others of it."""
     found = []
     for number, text in enumerate(texts):
+        draw = random.Random(f"{seed} {number}")
         lines = text.splitlines(keepends=True)
         usable = [i for i in range(1, len(lines) - 1) if len(lines[i].strip()) in LINE and lines[i].endswith("\n")]
         if usable and len(found) < tasks:
-            chosen = random.Random(f"{seed} {number}").choice(usable)
-            middle = lines[chosen].removesuffix("\n")
-            found.append(Hole("".join(lines[:chosen]), middle, "\n" + "".join(lines[chosen + 1 :])))
+            chosen = draw.choice(usable)
+            line = lines[chosen].removesuffix("\n")
+            begin, end = 0, len(line)
+            if spans:
+                indent = len(line) - len(line.lstrip())
+                size = min(draw.choice(SPAN), end - indent - 2)
+                begin = draw.randrange(indent + 1, end - size)
+                end = begin + size
+            before, after = "".join(lines[:chosen]), "".join(lines[chosen + 1 :])
+            found.append(Hole(before + line[:begin], line[begin:end], f"{line[end:]}\n{after}"))
     return found
 
 
@@ -162,14 +173,15 @@ def of_middles(opened: OpenedModel, tasks: Sequence[Hole], mode: str) -> float:
     return nats / math.log(2) / sum(len(hole.middle) for hole in tasks)
 
 
-def found(opened: OpenedModel, tasks: Sequence[Hole], mode: str) -> float:
-    """The share of missing lines that greedy decoding gives back exactly."""
+def found(opened: OpenedModel, tasks: Sequence[Hole], mode: str) -> tuple[float, float]:
+    """(the share of what is missing with which a greedy answer begins, the share that it is)."""
     if mode == "prefix":
-        made = complete_texts(opened, [hole.prefix for hole in tasks], Sampling(max_new_tokens=64))
-        texts = [each.text.partition("\n")[0] for each in made]
+        texts = [each.text for each in complete_texts(opened, [hole.prefix for hole in tasks], Sampling(64))]
     else:
         texts = infill(opened, [(hole.prefix, hole.suffix) for hole in tasks], "psm" if mode == "psm" else "spm", 64)
-    return sum(text == hole.middle for text, hole in zip(texts, tasks, strict=True)) / len(tasks)
+    pairs = list(zip(texts, (hole.middle for hole in tasks), strict=True))
+    begun, exact = sum(text.startswith(middle) for text, middle in pairs), sum(text == middle for text, middle in pairs)
+    return begun / len(tasks), exact / len(tasks)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -190,18 +202,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokenizer, held_out = prepare(folder, given.documents)
         lengths = pc.list_value_length(TokenizerModel.load(tokenizer).encode(held_out.column("text").combine_chunks()))
         texts = held_out.column("text").filter(pc.less(lengths, LENGTH - 16)).to_pylist()
-        tasks = holes(texts, given.tasks)
+        missing = {"lines": holes(texts, given.tasks, False), "spans": holes(texts, given.tasks, True)}
         characters = sum(map(len, texts))
-        table = Table(title=f"{len(texts)} held-out files, {characters:,} characters; {len(tasks)} missing lines")
-        for heading in ("FIM rate", "measured", "from", "bits / character", "exact"):
+        table = Table(title=f"{len(texts)} held-out files, {characters:,} characters")
+        for heading in ("FIM rate", "measured", "from", "bits / character", "found", "and ended"):
             table.add_column(heading, justify="right")
         for rate in RATES:
             opened = train(folder, tokenizer, rate, given)
-            table.add_row(f"{rate:g}", "whole files", "left", f"{left_to_right(opened, texts):.3f}", "")
-            for mode in ("prefix",) if rate == 0 else ("prefix", "psm", "spm"):
-                bits, exact = of_middles(opened, tasks, mode), found(opened, tasks, mode)
-                table.add_row(f"{rate:g}", "missing lines", mode, f"{bits:.3f}", f"{exact:.1%}")
-    Console().print(table)
+            table.add_row(f"{rate:g}", "whole files", "left", f"{left_to_right(opened, texts):.3f}", "", "")
+            for what, tasks in missing.items():
+                for mode in ("prefix",) if rate == 0 else ("prefix", "psm", "spm"):
+                    bits, (begun, exact) = of_middles(opened, tasks, mode), found(opened, tasks, mode)
+                    ended = "" if mode == "prefix" else f"{exact:.1%}"
+                    name = f"{len(tasks)} missing {what}"
+                    table.add_row(f"{rate:g}", name, mode, f"{bits:.3f}", f"{begun:.1%}", ended)
+            Console().print(table)
 
 
 if __name__ == "__main__":
