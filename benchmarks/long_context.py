@@ -107,7 +107,8 @@ def accuracy(opened: OpenedModel, filler: Filler, names: list[str], tokens: int,
     right = 0
     for number in range(examples):
         draw = random.Random(f"test {tokens} {number}")
-        example = make_example(filler, tokens, draw.uniform(0, 0.5), draw, FORM, draw.choice(names))
+        position = draw.uniform(0.02, 0.5)  # no text has one token and begins with a line
+        example = make_example(filler, tokens, position, draw, FORM, draw.choice(names))
         [made] = complete_texts(opened, [example.prompt], Sampling(ANSWER_TOKENS))
         right += is_found(made.text, example.key)
     return right / examples
