@@ -2,9 +2,9 @@
 
     python -m benchmarks.long_context [--steps 1500] [--long-steps 40] [--long 16384] [--folder FOLDER]
 
-Documents are lines of real code among which names are given two-digit numbers (`name = 42`), and end with the same
-lines in another order. A small model learns from short ones (512 tokens, theta 1e4), then goes through the stage
-`long_context` on few long ones (theta 1e6). Measured, as by `codemill evaluate --benchmark key_retrieval` but in the
+Documents are lines of real code among which names are given two-digit numbers (`name=42`), and end with the same
+lines in another order. A small model learns from short ones (512 tokens, theta 1e4; every second one is full of keys,
+which teaches it to look back), then goes through the stage `long_context` on few long ones (theta 1e6). Measured, as by `codemill evaluate --benchmark key_retrieval` but in the
 form that so small a model can learn: the share of numbers that greedy decoding gives back, for prompts of several
 lengths, with the line in the first half.
 """
@@ -37,8 +37,9 @@ from codemill.training.sampling import Sampling
 
 SHORT, VOCABULARY, EXAMPLES = 512, 2048, 64
 KEYS_A_DOCUMENT = 16  # each asked for at the end: as many places to learn from
+KEY_TOKENS = 12  # of a key where it is written and where it is asked for, at most
 # The paper's function asks for two steps: what returns, after the name. One step is what a model of two layers learns.
-FORM = Form("{name} = {key}\n", "{name} = ")
+FORM = Form("{name}={key}\n", "{name}=")
 _NAME = re.compile("[a-z]{4,}")
 
 
@@ -58,15 +59,15 @@ class Writer:
             ids = tokenizer.encode(pa.array([line + "\n" for line in lines], pa.large_string()), False)
             self._sizes = np.diff(ids.offsets.to_numpy()).tolist()
 
-    def write(self, draw: random.Random, tokens: int) -> str:
+    def write(self, draw: random.Random, tokens: int, keys: int) -> str:
         """A document with its keys anywhere, each asked for at the end, in another order."""
         lines, size = [], 0
-        room = tokens - 14 * KEYS_A_DOCUMENT  # for the keys and what is asked
+        room = tokens - KEY_TOKENS * keys
         while size < room:
             number = draw.randrange(len(self._lines))
             lines.append(f"{self._lines[number]}\n")
             size += self._sizes[number]
-        made = {name: str(draw.randint(10, 99)) for name in draw.sample(self._names, KEYS_A_DOCUMENT)}
+        made = {name: str(draw.randint(10, 99)) for name in draw.sample(self._names, keys)}
         for name, key in made.items():
             lines.insert(draw.randrange(max(1, len(lines))), FORM.write(name, key))
         asked = [*made.items()]
@@ -80,8 +81,10 @@ def names_of(tokenizer: TokenizerModel) -> list[str]:
 
 
 def documents(writer: Writer, count: int, tokens: int, seed: int) -> Iterator[dict[str, str]]:
+    """Every second of the short ones is full of keys."""
     for number in range(count):
-        yield {"text": writer.write(random.Random(f"{seed} {tokens} {number}"), tokens), "path": f"{number}.py"}
+        keys = tokens // KEY_TOKENS if tokens <= SHORT and number % 2 else KEYS_A_DOCUMENT
+        yield {"text": writer.write(random.Random(f"{seed} {tokens} {number}"), tokens, keys), "path": f"{number}.py"}
 
 
 def build(folder: Path, name: str, rows: Iterator[dict[str, str]], length: int, tokenizer: dict[str, Any]) -> Path:
