@@ -4,9 +4,9 @@
 
 Documents are lines of real code among which names are given two-digit numbers (`name=42`), and end with the same
 lines in another order. A small model learns from short ones (512 tokens, theta 1e4; every second one is full of keys,
-which teaches it to look back), then goes through the stage `long_context` on few long ones (theta 1e6). Measured, as by `codemill evaluate --benchmark key_retrieval` but in the
-form that so small a model can learn: the share of numbers that greedy decoding gives back, for prompts of several
-lengths, with the line in the first half.
+which teaches it to look back), then goes through the stage `long_context` on few long ones (theta 1e6). Measured, as
+by `codemill evaluate --benchmark key_retrieval` but in the form that so small a model can learn: the share of numbers
+that greedy decoding gives back, for prompts of several lengths, with the line in the first half.
 """
 
 from __future__ import annotations
