@@ -3,10 +3,10 @@
     python -m benchmarks.long_context [--steps 1500] [--long-steps 40] [--long 16384] [--folder FOLDER]
 
 Documents are lines of real code among which names are given two-digit numbers (`name=42`), and end with the same
-lines in another order. A small model learns from short ones (512 tokens, theta 1e4; every second one is full of keys,
-which teaches it to look back), then goes through the stage `long_context` on few long ones (theta 1e6). Measured, as
-by `codemill evaluate --benchmark key_retrieval` but in the form that so small a model can learn: the share of numbers
-that greedy decoding gives back, for prompts of several lengths, with the line in the first half.
+lines in another order. A small model learns from short ones (512 tokens, theta 1e4; every second one is nothing but
+a few keys, which teaches it to look back), then goes through the stage `long_context` on few long ones (theta 1e6).
+Measured, as by `codemill evaluate --benchmark key_retrieval` but in the form that so small a model can learn: the
+share of numbers that greedy decoding gives back, for prompts of several lengths, with the line in the first half.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from codemill.training.sampling import Sampling
 
 SHORT, VOCABULARY, EXAMPLES = 512, 2048, 64
 KEYS_A_DOCUMENT = 16  # each asked for at the end: as many places to learn from
-KEY_TOKENS = 12  # of a key where it is written and where it is asked for, at most
+FEW_KEYS, LINE_TOKENS = 8, 6  # keys of a document that says them again and again; tokens of a line that does, at most
 # The paper's function asks for two steps: what returns, after the name. One step is what a model of two layers learns.
 FORM = Form("{name}={key}\n", "{name}=")
 _NAME = re.compile("[a-z]{4,}")
@@ -59,20 +59,28 @@ class Writer:
             ids = tokenizer.encode(pa.array([line + "\n" for line in lines], pa.large_string()), False)
             self._sizes = np.diff(ids.offsets.to_numpy()).tolist()
 
-    def write(self, draw: random.Random, tokens: int, keys: int) -> str:
+    def write(self, draw: random.Random, tokens: int) -> str:
         """A document with its keys anywhere, each asked for at the end, in another order."""
         lines, size = [], 0
-        room = tokens - KEY_TOKENS * keys
+        room = tokens - 2 * LINE_TOKENS * KEYS_A_DOCUMENT  # where they are written, and asked for
         while size < room:
             number = draw.randrange(len(self._lines))
             lines.append(f"{self._lines[number]}\n")
             size += self._sizes[number]
-        made = {name: str(draw.randint(10, 99)) for name in draw.sample(self._names, keys)}
+        made = self._keys(draw, KEYS_A_DOCUMENT)
         for name, key in made.items():
             lines.insert(draw.randrange(max(1, len(lines))), FORM.write(name, key))
         asked = [*made.items()]
         draw.shuffle(asked)
         return "".join([*lines, *(f"{FORM.ask(name)}{key}\n" for name, key in asked)])
+
+    def repeat(self, draw: random.Random, tokens: int) -> str:
+        """A document of nothing but a few keys, said again and again: from it a model learns to look back."""
+        made = [*self._keys(draw, FEW_KEYS).items()]
+        return "".join(FORM.write(*draw.choice(made)) for _ in range(tokens // LINE_TOKENS))
+
+    def _keys(self, draw: random.Random, count: int) -> dict[str, str]:
+        return {name: str(draw.randint(10, 99)) for name in draw.sample(self._names, count)}
 
 
 def names_of(tokenizer: TokenizerModel) -> list[str]:
@@ -81,10 +89,10 @@ def names_of(tokenizer: TokenizerModel) -> list[str]:
 
 
 def documents(writer: Writer, count: int, tokens: int, seed: int) -> Iterator[dict[str, str]]:
-    """Every second of the short ones is full of keys."""
+    """Every second of the short ones is of keys alone."""
     for number in range(count):
-        keys = tokens // KEY_TOKENS if tokens <= SHORT and number % 2 else KEYS_A_DOCUMENT
-        yield {"text": writer.write(random.Random(f"{seed} {tokens} {number}"), tokens, keys), "path": f"{number}.py"}
+        write = writer.repeat if tokens <= SHORT and number % 2 else writer.write
+        yield {"text": write(random.Random(f"{seed} {tokens} {number}"), tokens), "path": f"{number}.py"}
 
 
 def build(folder: Path, name: str, rows: Iterator[dict[str, str]], length: int, tokenizer: dict[str, Any]) -> Path:
