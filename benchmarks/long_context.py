@@ -1,25 +1,27 @@
 """Long-context fine-tuning: keys found far back, before and after the paper's stage (sections 2.4 and 3.3).
 
-    python -m benchmarks.long_context [--steps 1500] [--long-steps 40] [--long 16384] [--folder FOLDER]
+    python -m benchmarks.long_context [--steps 2500] [--long-steps 100] [--long 16384] [--folder FOLDER]
 
-Documents are lines of real code among which names are given two-digit numbers (`name=42`), and end with the same
-lines in another order. A small model learns from short ones (512 tokens, theta 1e4; every second one is nothing but
-a few keys, which teaches it to look back), then goes through the stage `long_context` on few long ones (theta 1e6).
-Measured, as by `codemill evaluate --benchmark key_retrieval` but in the form that so small a model can learn: the
-share of numbers that greedy decoding gives back, for prompts of several lengths, with the line in the first half.
+Documents are lines of real code among which words are set to words (`set limit green`), and end with some of the same
+lines in another order. A small model learns from short ones (512 tokens, theta 1e4; every second one is a few words
+said again and again in one order, which teaches it to look back), then goes through the stage `long_context` on few
+long ones (theta 1e6). Measured, as by `codemill evaluate --benchmark key_retrieval` but in the form that so small a
+model can learn: the share of keys that greedy decoding gives back, for prompts of several lengths, with the key asked
+for in the first half and others, which are wrong, everywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import re
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,158 +30,215 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fim_pays import run, write_config
+from codemill.pipeline.shards import Shards
 from codemill.tokenize import modelproto
 from codemill.tokenize.model import TokenizerModel
+from codemill.tokenize.tokenizer import Tokenizer
+from codemill.tokenize.train import train_bpe
 from codemill.training.checkpoints import OpenedModel, open_model
 from codemill.training.generate import complete_texts
-from codemill.training.key_retrieval import ANSWER_TOKENS, Filler, Form, is_found, make_example, reaching
+from codemill.training.key_retrieval import (
+    ANSWER_TOKENS,
+    Filler,
+    Form,
+    count_tokens,
+    is_found,
+    make_example,
+    reaching,
+)
 from codemill.training.sampling import Sampling
 
 SHORT, VOCABULARY, EXAMPLES = 512, 2048, 64
-KEYS_A_DOCUMENT = 16  # each asked for at the end: as many places to learn from
-FEW_KEYS, LINE_TOKENS = 8, 6  # keys of a document that says them again and again; tokens of a line that does, at most
-# The paper's function asks for two steps: what returns, after the name. One step is what a model of two layers learns.
-FORM = Form("{name}={key}\n", "{name}=")
-_NAME = re.compile("[a-z]{4,}")
+CHARACTER_COVERAGE = 0.99995  # of the tokenizer, as Llama's
+WORDS = 256  # that may be names and keys
+TOKENS_A_KEY = 32  # of a document; as many keys are asked for at its end, places to learn from
+SAID_AGAIN = (8, 128)  # different words of a document that says them again and again: the least, the most
+OTHER_KEYS = 10  # among so many lines of a prompt's filler stands one that sets another word
+MARGIN = 8  # tokens of a sequence that are left free: BOS, EOS, and what lines have more together than by themselves
+_WORD = re.compile("[a-z]{4,}")
 
 
 def code_lines() -> list[str]:
-    """Lines of the standard library's code."""
+    """Lines of the standard library's code, each with its line feed."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    return [line for path in files for line in path.read_text("utf-8", "replace").splitlines() if 20 < len(line) < 80]
+    texts = (path.read_text("utf-8", "replace") for path in files)
+    return [f"{line}\n" for text in texts for line in text.splitlines() if 20 < len(line) < 80]
+
+
+def words_of(tokenizer: TokenizerModel) -> list[str]:
+    """The rarest words that are one token with the space before them; the last pieces are the rarest."""
+    pieces = modelproto.parse(tokenizer.model_bytes).pieces
+    words = [piece[1:] for piece in pieces if piece.startswith("▁") and _WORD.fullmatch(piece[1:])]
+    return words[-WORDS:]
+
+
+def form_of(keys: Sequence[str]) -> Form:
+    """What returns and the name are next to each other, so that one look back finds it: what two layers can learn. The
+    paper's function, where much stands between them, takes more."""
+    return Form("set {name} {key}\n", "set {name}", keys)
 
 
 class Writer:
-    """Writes documents to learn from, of about so many tokens."""
+    """Writes documents to learn from, of so many tokens at most. lines: code in which none of the words stands."""
 
-    def __init__(self, lines: list[str], names: list[str], tokenizer: TokenizerModel | None) -> None:
-        self._lines, self._names = lines, names
-        self._sizes = [10] * len(lines)
-        if tokenizer is not None:
-            ids = tokenizer.encode(pa.array([line + "\n" for line in lines], pa.large_string()), False)
-            self._sizes = np.diff(ids.offsets.to_numpy()).tolist()
+    def __init__(self, lines: list[str], words: list[str], tokenizer: Tokenizer) -> None:
+        self._lines, self._words, self._form = lines, words, form_of(words)
+        ids = tokenizer.encode(pa.array(lines, pa.large_string()), False)
+        self._sizes = np.diff(ids.offsets.to_numpy()).tolist()
+        self._key_tokens = count_tokens(tokenizer, self._form.write(*words[:2]), leading_space=False)
 
     def write(self, draw: random.Random, tokens: int) -> str:
-        """A document with its keys anywhere, each asked for at the end, in another order."""
-        lines, size = [], 0
-        room = tokens - 2 * LINE_TOKENS * KEYS_A_DOCUMENT  # where they are written, and asked for
-        while size < room:
+        """A document with its keys anywhere, and asked for at the end in another order."""
+        names = draw.sample(self._words, min(len(self._words), tokens // TOKENS_A_KEY))
+        set_lines = [self._form.write(name, draw.choice(self._words)) for name in names]
+        room = tokens - 2 * self._key_tokens * len(names)
+        found = []
+        while room > 0:
             number = draw.randrange(len(self._lines))
-            lines.append(f"{self._lines[number]}\n")
-            size += self._sizes[number]
-        made = self._keys(draw, KEYS_A_DOCUMENT)
-        for name, key in made.items():
-            lines.insert(draw.randrange(max(1, len(lines))), FORM.write(name, key))
-        asked = [*made.items()]
-        draw.shuffle(asked)
-        return "".join([*lines, *(f"{FORM.ask(name)}{key}\n" for name, key in asked)])
+            room -= self._sizes[number]
+            if room >= 0:
+                found.append(self._lines[number])
+        for line in set_lines:
+            found.insert(draw.randrange(len(found) + 1), line)
+        return "".join(found + draw.sample(set_lines, len(set_lines)))
 
     def repeat(self, draw: random.Random, tokens: int) -> str:
-        """A document of nothing but a few keys, said again and again: from it a model learns to look back."""
-        made = [*self._keys(draw, FEW_KEYS).items()]
-        return "".join(FORM.write(*draw.choice(made)) for _ in range(tokens // LINE_TOKENS))
-
-    def _keys(self, draw: random.Random, count: int) -> dict[str, str]:
-        return {name: str(draw.randint(10, 99)) for name in draw.sample(self._names, count)}
-
-
-def names_of(tokenizer: TokenizerModel) -> list[str]:
-    """Pieces that may be names, each of them one token at the beginning of a line."""
-    return [piece for piece in modelproto.parse(tokenizer.model_bytes).pieces if _NAME.fullmatch(piece)]
+        """A document of a few words, said again and again in one order: from it a model learns to look back."""
+        words = draw.sample(self._words, min(len(self._words), draw.randint(*SAID_AGAIN)))
+        return " ".join((words * math.ceil(tokens / len(words)))[: tokens - 1]) + "\n"
 
 
 def documents(writer: Writer, count: int, tokens: int, seed: int) -> Iterator[dict[str, str]]:
-    """Every second of the short ones is of keys alone."""
+    """Every second of the short ones says words again and again."""
     for number in range(count):
         write = writer.repeat if tokens <= SHORT and number % 2 else writer.write
         yield {"text": write(random.Random(f"{seed} {tokens} {number}"), tokens), "path": f"{number}.py"}
 
 
-def build(folder: Path, name: str, rows: Iterator[dict[str, str]], length: int, tokenizer: dict[str, Any]) -> Path:
-    """Shards of whole documents, in their order, without FIM."""
+def build(folder: Path, name: str, rows: list[dict[str, str]], length: int, model: Path) -> Path:
+    """Shards of all the documents, whole, without FIM. Raises RuntimeError where one was left out or cut."""
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = folder / name
     config = {
         "sources": [{"name": name, "kind": "jsonl", "path": str(folder / f"{name}.jsonl"), "repo": "made",
                      "columns": {"text": "text", "path": "path"}}],
-        "filter": {"min_alphanumeric": 0.0, "autogenerated": False, "encoded_blobs": False},
+        "filter": {"min_alphanumeric": 0.0, "max_line_length": 10_000, "max_mean_line_length": 10_000,
+                   "autogenerated": False, "minified": False, "encoded_blobs": False},
         "dedup": {"near": None},
         "redact": {"emails": False, "ip_addresses": False, "secrets": False},
-        "tokenizer": tokenizer,
+        "tokenizer": {"model": str(model)},
         "sequence": {"length": length, "fim": {"rate": 0.0}},
         "output": {"path": str(out)},
     }  # fmt: skip
     run("build", write_config(folder / f"{name}.yaml", config), "--quiet")
+    packing = Shards(str(out)).manifest["packing"]
+    if packing["documents"] != len(rows) or packing["cut_documents"]:
+        raise RuntimeError(f"{out}: of {len(rows)} documents {packing['documents']} are in the shards, "
+                           f"{packing['cut_documents']} of them cut; all should be, whole")  # fmt: skip
     return out
 
 
-def accuracy(opened: OpenedModel, filler: Filler, names: list[str], tokens: int, examples: int) -> float:
-    """The share of numbers found at the end of prompts of so many tokens, whose key stands in the first half."""
-    right = 0
+def filler_of(tokenizer: Tokenizer, lines: list[str], others: list[str], keys: list[str]) -> Filler:
+    """Lines of code to be drawn, and among them some that set other names than the one asked for."""
+    draw, form = random.Random("others"), form_of(keys)
+    count = len(lines) // (OTHER_KEYS - 1)
+    return Filler(tokenizer, [*lines, *(form.write(draw.choice(others), draw.choice(keys)) for _ in range(count))])
+
+
+class Prepared(NamedTuple):
+    """Shards of the short and of the long documents; what makes prompts: their filler, the names asked for in them."""
+
+    short: Path
+    long: Path
+    filler: Filler
+    names: list[str]
+    keys: list[str]
+
+
+def prepare(folder: Path, given: argparse.Namespace) -> Prepared:
+    """Train a tokenizer on code, and write the documents with it."""
+    lines = code_lines()
+    model = folder / "tokenizer.model"
+    model.write_bytes(train_bpe(pa.array(lines, pa.large_string()), VOCABULARY, CHARACTER_COVERAGE))
+    tokenizer = TokenizerModel.load(model)
+    words = words_of(tokenizer)
+    said = re.compile("|".join(f" {word}" for word in words))  # what other words begin with is their token, too
+    lines = [line for line in lines if not said.search(line)]
+    writer, shards = Writer(lines, words, tokenizer), []
+    for seed, (name, count, length) in enumerate(
+        [("short", given.steps * given.batch, SHORT), ("long", given.long_steps, given.long)]
+    ):
+        rows = [*documents(writer, count, length - MARGIN, seed)]
+        shards.append(build(folder, name, rows, length, model))
+    asked, others = words[::2], words[1::2]
+    return Prepared(*shards, filler_of(tokenizer, lines, others, words), asked, words)
+
+
+def accuracy(opened: OpenedModel, made: Prepared, tokens: int, examples: int) -> float:
+    """The share of keys found at the end of prompts of so many tokens, set once, in the first half."""
+    right, form = 0, form_of(made.keys)
     for number in range(examples):
         draw = random.Random(f"test {tokens} {number}")
         position = draw.uniform(0.02, 0.5)  # no text has one token and begins with a line
-        example = make_example(filler, tokens, position, draw, FORM, draw.choice(names))
-        [made] = complete_texts(opened, [example.prompt], Sampling(ANSWER_TOKENS))
-        right += is_found(made.text, example.key)
+        example = make_example(made.filler, tokens, position, draw, form, draw.choice(made.names))
+        [answer] = complete_texts(opened, [example.prompt], Sampling(ANSWER_TOKENS))
+        right += is_found(answer.text, example.key)
     return right / examples
+
+
+def configs(folder: Path, made: Prepared, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Of the training on short sequences, and of the stage that goes on from it."""
+    base = {
+        "model": {"preset": "tiny", "dim": given.dim, "layers": given.layers, "heads": given.heads,
+                  "kv_heads": given.heads, "ffn_dim": 3 * given.dim},
+        "data": {"datasets": [{"path": str(made.short)}]},
+        "steps": given.steps,
+        "batch": {"tokens": given.batch * SHORT, "micro_sequences": given.batch},
+        "optimizer": {"rate": given.rate, "warmup_steps": given.steps // 20},
+        "output": {"path": str(folder / "run-short")},
+    }  # fmt: skip
+    stage = {
+        "init": str(folder / "run-short"),
+        "stage": "long_context",
+        "data": {"datasets": [{"path": str(made.long)}]},
+        "steps": given.long_steps,
+        "batch": {"tokens": given.long},
+        "optimizer": {"rate": given.long_rate, "warmup_steps": given.long_steps // 10},
+        "memory": {"checkpoint_activations": "full"},
+        "output": {"path": str(folder / "run-long")},
+    }
+    return {"short": base, "long_context": stage}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.long_context")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--long-steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--long-steps", type=int, default=100)
     parser.add_argument("--long", type=int, default=16_384, help="tokens of a long sequence")
     parser.add_argument("--batch", type=int, default=16, help="short sequences in a step")
-    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--long-rate", type=float, default=3e-4, help="the paper's 2e-5 is for its sizes")
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args(arguments)
-    lines = code_lines()
     with tempfile.TemporaryDirectory() as name:
         folder = given.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        first = documents(Writer(lines, [f"key{number}" for number in range(100)], None), 400, SHORT, 0)
-        train = {"train": {"vocabulary_size": VOCABULARY, "sample_bytes": 4_000_000}}
-        model = build(folder, "tokenizer", first, SHORT, train) / "tokenizer.model"
-        tokenizer, loaded = TokenizerModel.load(model), {"model": str(model)}
-        names = names_of(tokenizer)
-        writer, filler = Writer(lines, names, tokenizer), Filler(tokenizer, lines)
-        short = build(folder, "short", documents(writer, given.steps * given.batch, SHORT - 20, 1), SHORT, loaded)
-        long = build(folder, "long", documents(writer, given.long_steps + 1, given.long - 200, 2), given.long, loaded)
-        base = {
-            "model": {"preset": "tiny", "dim": given.dim, "layers": given.layers, "heads": 4, "kv_heads": 4,
-                      "ffn_dim": 3 * given.dim},
-            "data": {"datasets": [{"path": str(short)}]},
-            "steps": given.steps,
-            "batch": {"tokens": given.batch * SHORT, "micro_sequences": given.batch},
-            "optimizer": {"rate": given.rate, "warmup_steps": given.steps // 20},
-            "output": {"path": str(folder / "run-short")},
-        }  # fmt: skip
-        stage = {
-            "init": str(folder / "run-short"),
-            "stage": "long_context",
-            "data": {"datasets": [{"path": str(long)}]},
-            "steps": given.long_steps,
-            "batch": {"tokens": given.long},
-            "optimizer": {"rate": given.long_rate, "warmup_steps": given.long_steps // 10},
-            "memory": {"checkpoint_activations": "full"},
-            "output": {"path": str(folder / "run-long")},
-        }
+        made = prepare(folder, given)
         lengths = [SHORT << i for i in range(20) if SHORT << i <= given.long]
         table = Table(title=f"Keys found, of {given.examples}, by tokens of the document")
         for heading in ("model", "theta", *(f"{length:,}" for length in lengths)):
             table.add_column(heading, justify="right")
-        for told, config in (("short", base), ("long_context", stage)):
+        for told, config in configs(folder, made, given).items():
             run("train", write_config(folder / f"train-{told}.yaml", config))
-            opened = open_model(config["output"]["path"], torch.device("cpu"), torch.float32)  # type: ignore[index]
+            opened = open_model(config["output"]["path"], torch.device("cpu"), torch.float32)
             # What the short model is asked for goes beyond what it was made for: that is what is measured.
             opened = reaching(opened, given.long)
-            shares = (f"{accuracy(opened, filler, names, length - 60, given.examples):.0%}" for length in lengths)
+            shares = (f"{accuracy(opened, made, length - 60, given.examples):.0%}" for length in lengths)
             table.add_row(told, f"{opened.shape.theta:g}", *shares)
             Console().print(table)
 

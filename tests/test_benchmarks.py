@@ -8,6 +8,7 @@ import random
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -258,3 +259,89 @@ def test_the_training_benchmark_compares_what_is_installed(
     printed = capsys.readouterr().out
     assert re.search(r"tiny@64 codemill: .* tokens/s", printed)
     assert re.search(r"tiny@128 codemill: .*; .*build has sequences of 64 tokens and 263 pieces", printed)
+
+
+@pytest.fixture(scope="module")
+def key_writer(small_model: Path) -> tuple[Any, Any, list[str]]:
+    """The writer of the long-context benchmark, its tokenizer, and the words that it sets."""
+    pytest.importorskip("torch")
+    from benchmarks.long_context import Writer, words_of
+    from codemill.tokenize.model import TokenizerModel
+
+    tokenizer = TokenizerModel.load(small_model)
+    words = words_of(tokenizer)
+    return Writer([f"x[{number}] += 1\n" for number in range(300)], words, tokenizer), tokenizer, words
+
+
+@pytest.mark.parametrize("tokens", [200, 500, 3000])
+def test_a_document_sets_each_word_once_and_says_it_again_at_its_end(key_writer: Any, tokens: int) -> None:
+    from codemill.training.key_retrieval import count_tokens
+
+    writer, tokenizer, words = key_writer
+    for number in range(20):
+        text = writer.write(random.Random(number), tokens)
+        assert 0.9 * tokens < count_tokens(tokenizer, text) <= tokens
+        lines = text.splitlines()
+        keys = [line for line in lines if line.startswith("set ")]
+        half = len(keys) // 2
+        assert len(keys) == 2 * min(len(words), tokens // 32)
+        assert lines[-half:] == keys[half:]  # with nothing between them
+        assert sorted(keys[:half]) == sorted(keys[half:])
+        assert keys[:half] != keys[half:]
+        assert len({line.split()[1] for line in keys}) == half
+
+
+def test_words_are_said_again_in_one_order_each_of_them_a_token(key_writer: Any) -> None:
+    from codemill.training.key_retrieval import count_tokens
+
+    writer, tokenizer, words = key_writer
+    for number in range(20):
+        text = writer.repeat(random.Random(number), 500)
+        said = text.split()
+        different = len({*said})
+        assert 8 <= different <= 128
+        assert {*said} <= {*words}
+        assert all(said[at] == said[at - different] for at in range(different, len(said)))
+        assert count_tokens(tokenizer, text) == 500
+
+
+def test_a_prompt_sets_other_words_too_and_the_one_asked_for_once(key_writer: Any) -> None:
+    from benchmarks.long_context import filler_of, form_of
+    from codemill.training.key_retrieval import make_example
+
+    _, tokenizer, words = key_writer
+    filler = filler_of(tokenizer, [f"x[{number}] += 1\n" for number in range(900)], words[1::2], words)
+    for number in range(10):
+        example = make_example(filler, 1000, 0.4, random.Random(number), form_of(words), words[2 * number])
+        *before, asked = example.prompt.splitlines()
+        lines = [line.split() for line in before if line.startswith("set ")]
+        assert asked == f"set {words[2 * number]}"
+        assert [key for _, name, key in lines if name == words[2 * number]] == [example.key]
+        assert len({name for _, name, _ in lines}) > 3
+
+
+def test_the_long_context_benchmark_ends_where_a_document_is_missing_or_cut(tmp_path: Path, small_model: Path) -> None:
+    from benchmarks.long_context import build
+
+    row = {"text": "x = 1\n" * 40, "path": "a.py"}
+    with pytest.raises(RuntimeError, match="of 2 documents 1 are in the shards, 0 of them cut"):
+        build(tmp_path, "twice", [row, {**row, "path": "b.py"}], 512, small_model)
+    with pytest.raises(RuntimeError, match="of 1 documents 1 are in the shards, 1 of them cut"):
+        build(tmp_path, "long", [row], 64, small_model)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_the_long_context_benchmark_prints_what_was_found_before_and_after_the_stage(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from benchmarks import long_context
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the trainings, which are processes
+    arguments = ["--steps", "2", "--long-steps", "1", "--long", "1024", "--batch", "2", "--examples", "2"]
+    long_context.main([*arguments, "--folder", str(tmp_path)])
+    told = capsys.readouterr().out
+    *_, table = told.split("Keys found, of 2")
+    for row in (r"short +│ +10000", r"long_context +│ 1e\+06"):
+        assert re.search(rf"│ +{row} │ +\d+% │ +\d+% │", table)

@@ -81,6 +81,14 @@ def test_the_form_can_be_another(filler: Filler) -> None:
     assert len(encoded(filler.tokenizer, example.prompt)) == 399
 
 
+def test_keys_are_drawn_from_the_forms_which_are_two_digits_in_the_papers(filler: Filler) -> None:
+    words = Form(*ONE_LINE[:2], ("alpha", "beta"))
+    drawn = {make_example(filler, 300, 0.5, random.Random(number), words).key for number in range(12)}
+    assert drawn == {"alpha", "beta"}
+    assert [*PAPER.keys] == [f"{tens}{ones}" for tens in "123456789" for ones in "0123456789"]
+    assert make_example(filler, 300, 0.5, random.Random(7)).key == str(random.Random(7).randint(10, 99))
+
+
 def test_code_that_names_the_function_is_no_filler(small_model: Path) -> None:
     tokenizer = TokenizerModel.load(small_model)
     filler = Filler(tokenizer, [f"def {NAME}(): return 11", "x = 1\n" * 40])

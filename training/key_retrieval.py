@@ -1,8 +1,8 @@
 """Key retrieval: does a model find, at the end of a long prompt, what a function far back in it returns?
 
 Flows in: real code, and a tokenizer. Flows out: prompts of an exact number of tokens, among whose code stands, at a
-given place, a function that returns a two-digit number, and whose end asks for it; and whether a completion is that
-number.
+given place, a function that returns a key (a two-digit number, in the paper's form), and whose end asks for it; and
+whether a completion is that key.
 Guarantee: an example is a function of the code, the form, the length, the position and the draw alone.
 
 The paper's task (Code Llama, section 3.3, figure 4b; appendix): `my_function` among concatenated programs, a prompt
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,17 +28,18 @@ if TYPE_CHECKING:  # scores need no torch
     from codemill.training.checkpoints import OpenedModel
 
 EXAMPLES = 64  # of each length and position, as the paper has it
-ANSWER_TOKENS = 8  # a space, two digits, and what shows that the number ends there
+ANSWER_TOKENS = 8  # a space, a key, and what shows that it ends there
 NAME = "my_function"
 _TRIES = 100  # stretches of code, until one can be cut to the very token
 _NUMBER = re.compile(r"\s*([\w.+-]+)")
 
 
 class Form(NamedTuple):
-    """How a key is written, and how it is asked for; `{name}` and `{key}` are filled in."""
+    """How a key is written, and how it is asked for; `{name}` and `{key}` are filled in. keys: what it may be."""
 
     function: str
     question: str
+    keys: Sequence[str] = tuple(map(str, range(10, 100)))
 
     def write(self, name: str, key: str) -> str:
         """The function that returns the key: whole lines."""
@@ -56,8 +57,8 @@ PAPER = Form(
 
 
 class Example(NamedTuple):
-    """prompt: its text, which with BOS has exactly the length asked for, in tokens. key: two digits. at: the place of
-    the function's first token; BOS has 0."""
+    """prompt: its text, which with BOS has exactly the length asked for, in tokens. key: the one to be found. at: the
+    place of the function's first token; BOS has 0."""
 
     prompt: str
     key: str
@@ -97,7 +98,7 @@ def make_example(
     beginning, so that function and question each begin a line. Raises ConfigError for a position that is none, and a
     length in which there is no room; DataError where the filler cannot be cut to that many tokens.
     """
-    key = str(draw.randint(10, 99))
+    key = draw.choice(form.keys)
     function, question = form.write(name, key), form.ask(name)
     tokenizer = filler.tokenizer
     room = length - 1 - count_tokens(tokenizer, function + question, leading_space=False)
