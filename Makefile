@@ -46,9 +46,10 @@ demo: $(READY)
 	@printf '  %s\n' $(DEMO)/shards $(DEMO)/documents $(DEMO)/dropped $(DEMO)/manifest.json $(DEMO)/report.html \
 		$(MODEL)/checkpoints $(MODEL)/loss.png $(MODEL)/metrics.jsonl
 
-# Three processes on two cores: the tests of Ray and of killed processes wait more than they work.
+# Three processes on two cores: the tests of Ray and of killed processes wait more than they work. Files in the order
+# of tests/conftest.py, the slow ones first.
 test: $(READY) sandbox
-	$(BIN)/pytest --numprocesses 3 --dist loadfile -rs
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .

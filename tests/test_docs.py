@@ -40,6 +40,7 @@ def commands() -> list[str]:
     return [command for command in dict.fromkeys(found) if command not in RUN_ELSEWHERE]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_documents_runs(tmp_path: Path) -> None:
     """In their order, in a copy of the files that they speak of."""
     for name in ("dedup", "tokenize", "examples", "src"):
