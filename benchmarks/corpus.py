@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from codemill.kernels import kernel
 from codemill.pipeline.config import Source
 from codemill.pipeline.documents import kind_of
 from codemill.pipeline.sources.splits import Split, list_splits, read_split
@@ -133,7 +133,7 @@ def edited(real: File, words: Words, key: tuple[int, int, int, int]) -> File:
     return File(text, f"{real.repo}-{key[1]}", real.path)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _hash(word):
     """uint64: FNV-1a, its bits mixed once more."""
     h = np.uint64(0xCBF29CE484222325)
@@ -142,12 +142,12 @@ def _hash(word):
     return h ^ (h >> np.uint64(29))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _is_letter(byte):
     return 97 <= (byte | 32) <= 122 or byte == 95
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _rename(source, offsets, data, fixed, salt, limit, target):
     """Copy source (uint8) into target, words of two bytes or more renamed, each everywhere alike; returns the size.
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
+
+from codemill.kernels import kernel
 
 _HALF = np.uint64(32)
 
@@ -49,7 +50,7 @@ def unique_pairs(pairs: np.ndarray) -> np.ndarray:
     return np.column_stack([words >> _HALF, words & np.uint64(0xFFFFFFFF)])
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _stars(keys, members, order, smallest, edges):
     """Write the stars of rows sorted by `order` into edges: uint64[>= rows, 2], and (key, smallest member) of
     each key into smallest: uint64[>= keys, 2]; returns how many edges and keys there are."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numba as nb
 import numpy as np
 
+from codemill.kernels import kernel
 
-@nb.njit(cache=True, nogil=True)
+
+@kernel
 def _root(parents, node):
     while parents[node] != node:
         parents[node] = parents[parents[node]]
@@ -21,7 +22,7 @@ def _root(parents, node):
     return node
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _unite(parents, edges):
     """Unite the ends of edges: uint64[e, 2]; returns the first edge that names no node, or -1."""
     for i in range(len(edges)):
@@ -33,7 +34,7 @@ def _unite(parents, edges):
     return -1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _flatten(parents):
     """Point every node at its root; a parent is never above its child, so one ascending pass does it."""
     for node in range(len(parents)):

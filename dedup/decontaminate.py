@@ -19,13 +19,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.buffers import text_buffers
 from codemill.dedup.shingles import FOLDED_CASE, hash_shingles, hash_tokens, token_spans
+from codemill.kernels import kernel
 
 # Measured with HumanEval, its infilling variants, MBPP and MultiPL-E on 63,631 distinct files (610 MB) of Python,
 # JavaScript, TypeScript and C++: 3 hits, each a spelled-out table of numerals or a loop for primes.
@@ -180,7 +180,7 @@ def _tasks_without(names: pa.Table, searchable: np.ndarray) -> dict[str, list[st
     return lost
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _word_letters(data, spans, classes):
     """int64[tokens]: a word's length in bytes; 0 for numbers and single letters, which tell nothing."""
     letters = np.zeros(len(spans), np.int64)
@@ -192,7 +192,7 @@ def _word_letters(data, spans, classes):
     return letters
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _is_telling(tokens, letters, first, last):
     """Whether the distinct words among tokens first to last have MIN_LETTERS letters together."""
     seen = np.empty(MIN_LETTERS, np.uint64)
@@ -208,7 +208,7 @@ def _is_telling(tokens, letters, first, last):
     return False
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _read_text(data, start, end, classes):
     """Of a text's tokens: uint64[n] hashes, int64[n, 2] spans, int64[n] word letters."""
     tokens = np.empty((end - start) // 2 + 1, np.uint64)
@@ -217,7 +217,7 @@ def _read_text(data, start, end, classes):
     return tokens[:count], spans, _word_letters(data, spans, classes)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure_into(offsets, data, classes, counts, heads, starts, telling):
     head = np.empty(WHOLE_TOKENS, np.uint64)
     for text in range(len(offsets) - 1):
@@ -237,7 +237,7 @@ def _measure(offsets: np.ndarray, data: np.ndarray, classes: np.ndarray) -> _Mea
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _text_grams(offsets, data, classes, counts, ngram):
     """(hashes, starts, texts, telling) of all n-grams of all texts; counts: int64[texts], their tokens."""
     total = np.maximum(counts - ngram + 1, 0).sum()
@@ -259,7 +259,7 @@ def _text_grams(offsets, data, classes, counts, ngram):
     return hashes, starts, texts, telling
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _common_run(data, i, end, other, j, other_end, classes):
     """(tokens, byte): how many tokens from data[i] and other[j] on are equal; where in `data` the last ends."""
     run = 0
@@ -280,7 +280,7 @@ def _common_run(data, i, end, other, j, other_end, classes):
         last = i
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _candidates(hashes, count, bits, shift, out):
     """Collect which of the hashes (uint64[count]) pass the prefilter into out; returns how many.
 
@@ -294,7 +294,7 @@ def _candidates(hashes, count, bits, shift, out):
     return passed
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _first_match(hashes, candidates, data, start, end, texts, table, classes, found):
     """Find a document's first candidate n-gram that the table knows and the tokens themselves confirm."""
     spans = np.empty((0, 2), np.int64)
@@ -313,7 +313,7 @@ def _first_match(hashes, candidates, data, start, end, texts, table, classes, fo
             entry += 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _scan(offsets, data, texts, tables, classes, found):
     """Fill found (int64[documents, 3]) with text, first and end byte of each contaminated one's first match."""
     longest = 0

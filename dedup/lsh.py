@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from functools import cache
 
-import numba as nb
 import numpy as np
 
 from codemill.errors import ConfigError
 from codemill.hashing import combine
+from codemill.kernels import kernel
 
 RECALL = 0.99  # the least probability with which a pair exactly at the threshold becomes a candidate
 _LARGEST_THRESHOLD = (
@@ -49,7 +49,7 @@ def choose_bands(threshold: float, permutations: int) -> tuple[int, int]:
     )
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _band_keys(signatures, rows, out):
     for document in range(out.shape[0]):
         for band in range(out.shape[1]):

@@ -12,13 +12,13 @@ lane of a vector unit. The signature's first p components do not depend on how m
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 
 from codemill.buffers import text_buffers
 from codemill.dedup.shingles import EXACT_CASE, hash_shingles, hash_tokens
 from codemill.hashing import draws
+from codemill.kernels import kernel
 
 NO_SHINGLE = np.uint32(0xFFFFFFFF)  # every component of a document without shingles: the minimum of nothing
 _FAMILY_SEED = 0  # signatures of different builds compare, so it is no setting
@@ -33,7 +33,7 @@ def _family(permutations: int) -> tuple[np.ndarray, np.ndarray]:
     return words.astype(np.uint32) | np.uint32(1), (words >> np.uint64(32)).astype(np.uint32)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _low_words(shingles, count, out):
     """The low halves of uint64[count], the first repeated up to whole _LANES; returns how many there are."""
     for i in range(count):
@@ -44,7 +44,7 @@ def _low_words(shingles, count, out):
     return padded
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _signatures(offsets, data, classes, ngram, multipliers, addends, out):
     """Fill out: uint32[n, permutations]; 10 bytes of scratch for each byte of the longest text."""
     longest = 0

@@ -28,6 +28,7 @@ import numpy as np
 
 from codemill.dedup.similarity import least_common
 from codemill.hashing import mix
+from codemill.kernels import kernel
 
 _SLOTS_PER_SHINGLE = 4  # so that about a fifth of those that one set has seem to be in another's, too
 _MOST = np.uint16(65535)
@@ -60,13 +61,13 @@ class PrefixIndex(NamedTuple):
     ranks: np.ndarray
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _slot(word, slots):
     """The leading 32 bits of a uint64 hash, scaled to 0..slots - 1 (slots <= 2^32)."""
     return np.int64(((word >> np.uint64(32)) * np.uint64(slots)) >> np.uint64(32))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _empty(shingles, postings, rows, longest):
     slots = min(_SLOTS_PER_SHINGLE * shingles, 1 << 32)
     lists = min(postings, 1 << 32)
@@ -81,13 +82,13 @@ def _empty(shingles, postings, rows, longest):
     )
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def no_index():
     """An index that holds nothing and takes nothing; its `frequency` is empty."""
     return _empty(0, 0, 0, 0)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _longest(sets):
     longest = 0
     for row in range(len(sets.offsets) - 1):
@@ -95,7 +96,7 @@ def _longest(sets):
     return longest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count(frequency, hashes):
     for i in range(len(hashes)):
         slot = _slot(hashes[i], len(frequency))
@@ -103,7 +104,7 @@ def _count(frequency, hashes):
             frequency[slot] += np.uint16(1)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def new_index(kept, askers, same, threshold):
     """An empty index for sets of `kept`, to be asked for sets of `askers` (ShingleSets each); where `same`, they
     are the same sets.
@@ -122,7 +123,7 @@ def new_index(kept, askers, same, threshold):
     return index
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def prefix(index, shingles, threshold):
     """(first, end): the ranks of the set's places first..end - 1 in the order are in index.ranks; before them
     are shingles that no other set has, after them the prefix is over.
@@ -143,7 +144,7 @@ def prefix(index, shingles, threshold):
     return first, most
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _size_class(size):
     """An integer that grows with the size, by 16 each time that the size doubles."""
     shift = 0
@@ -152,12 +153,12 @@ def _size_class(size):
     return 16 * shift + (size >> shift)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _list(index, rank, size_class):
     return _slot(mix(rank + mix(np.uint64(size_class))), len(index.first))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def add(index, kept, row, threshold):
     """Index a set of `kept`, which is not empty, after those of smaller rows."""
     shingles = kept.hashes[kept.offsets[row] : kept.offsets[row + 1]]
@@ -182,7 +183,7 @@ def add(index, kept, row, threshold):
         posting.left = len(shingles) - place
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def size_classes(rank, size, left, threshold):
     """(first, last) of the lists of a rank to look into for a set that has `left` of its `size` shingles from
     there on."""
@@ -193,7 +194,7 @@ def size_classes(rank, size, left, threshold):
     return _size_class(least_common(size, threshold)), _size_class(max(0, largest))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def first_posting(index, rank, size_class):
     """The first posting of a list, or -1; sets of other ranks and sizes may be in it too."""
     return index.first[_list(index, rank, size_class)]

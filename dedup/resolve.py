@@ -20,11 +20,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
 from codemill.dedup.prefixes import add, first_posting, new_index, no_index, prefix, size_classes
 from codemill.dedup.similarity import ShingleSets, least_shared, reaches, shared_shingles
+from codemill.kernels import kernel
 
 HOT_BUCKET = 256  # meeting this many costs about as much as asking the index
 _MISS = 1e-12  # how improbable it must be that a signature rules out a pair that reaches the threshold
@@ -82,7 +82,7 @@ class _Chains(NamedTuple):
 _BUCKET = np.dtype([("first", np.int64), ("last", np.int64), ("kept", np.int64), ("size", np.int64)])
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _keep(chains, kept, row, longest):
     """Append a kept document to the chains of its buckets; whether one of them is hot."""
     bands = kept.keys.shape[1]
@@ -102,7 +102,7 @@ def _keep(chains, kept, row, longest):
     return hot
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _is_hot(chains, document, longest):
     """Whether one of a document's buckets (int64[bands]) is hot."""
     above = False
@@ -111,7 +111,7 @@ def _is_hot(chains, document, longest):
     return above
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _may_become_hot(chains, document, longest):
     """Whether one of a document's buckets (int64[bands]) is hot or may become so."""
     above = False
@@ -120,7 +120,7 @@ def _may_become_hot(chains, document, longest):
     return above
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _equal_components(a, row_a, b, row_b):
     """In how many components row_a of signatures a equals row_b of b."""
     equal = 0
@@ -129,7 +129,7 @@ def _equal_components(a, row_a, b, row_b):
     return equal
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _similarity(a, row_a, b, row_b, threshold):
     """Jaccard similarity (float64) of row_a of sets a and row_b of b; -1 where it is below the threshold."""
     set_a = a.hashes[a.offsets[row_a] : a.offsets[row_a + 1]]
@@ -139,7 +139,7 @@ def _similarity(a, row_a, b, row_b, threshold):
     return shared / (total - shared) if shared >= 0 else -1.0
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _share_bucket(kept, other, piece, row):
     shared = False
     for band in range(piece.keys.shape[1]):
@@ -147,7 +147,7 @@ def _share_bucket(kept, other, piece, row):
     return shared
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _compare(kept, other, piece, row, rule):
     """Jaccard similarity (float64) of two documents that share a bucket; -1 where it is below the threshold."""
     if _equal_components(kept.signatures, other, piece.signatures, row) < rule.least_equal:
@@ -155,7 +155,7 @@ def _compare(kept, other, piece, row, rule):
     return _similarity(kept.shingles, other, piece.shingles, row, rule.threshold)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _meet_chains(kept, piece, row, chains, rule, met):
     """(survivor, similarity) of a document among the kept ones in its buckets' chains; (-1, 0) for none."""
     bands = piece.keys.shape[1]
@@ -176,7 +176,7 @@ def _meet_chains(kept, piece, row, chains, rule, met):
     return survivor, similarity
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _meet_all(kept, piece, row, rows, rule, met, best):
     """As `_meet_indexed`, among `rows` (ascending), better than best: (survivor, similarity)."""
     for other in rows:
@@ -189,7 +189,7 @@ def _meet_all(kept, piece, row, rows, rule, met, best):
     return best
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _meet_indexed(kept, piece, row, index, rule, met, best):
     """The better of best: (survivor, similarity), and the first indexed document that the index proposes and
     that reaches the threshold."""
@@ -224,7 +224,7 @@ def _meet_indexed(kept, piece, row, index, rule, met, best):
     return best
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _index_kept(index, kept, survivor, rows, chains, rule):
     """Index those of the first `rows` documents that were kept and have a bucket that is hot or may become so."""
     offsets = kept.shingles.offsets
@@ -234,7 +234,7 @@ def _index_kept(index, kept, survivor, rows, chains, rule):
             add(index, kept.shingles, row, rule.threshold)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _keep_all(kept, piece, chains, rule):
     """Keep all documents of `kept`; returns the index of those that have a hot bucket."""
     offsets = kept.shingles.offsets
@@ -249,7 +249,7 @@ def _keep_all(kept, piece, chains, rule):
     return index
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _sweep(kept, piece, chains, rule, grow):
     """Find the survivor of each document of `piece` among `kept`, whose keys are numbered from 0.
 

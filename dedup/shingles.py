@@ -8,10 +8,10 @@ SplitMix64's finalizer, then a polynomial over the tokens, which rolls in consta
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from codemill.hashing import mix
+from codemill.kernels import kernel
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
@@ -31,7 +31,7 @@ EXACT_CASE = _byte_classes(fold_case=False)
 FOLDED_CASE = _byte_classes(fold_case=True)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def hash_tokens(data, start, end, classes, out):
     """Hash the tokens of data[start:end] into out: uint64[>= (end - start + 1) // 2]; returns how many there
     are.
@@ -57,7 +57,7 @@ def hash_tokens(data, start, end, classes, out):
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def token_spans(data, start, end, classes):
     """int64[count, 2]: where each token of data[start:end] begins and ends, for messages about a match."""
     spans = np.empty(((end - start + 1) // 2, 2), np.int64)
@@ -76,7 +76,7 @@ def token_spans(data, start, end, classes):
     return spans[:count]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def hash_shingles(tokens, count, ngram, out):
     """Hash each run of `ngram` tokens (uint64[count]) into out: uint64[>= count]; returns how many there
     are."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 
 from codemill.buffers import text_buffers
 from codemill.dedup.shingles import EXACT_CASE, hash_shingles, hash_tokens
+from codemill.kernels import kernel
 
 
 class ShingleSets(NamedTuple):
@@ -32,7 +32,7 @@ class ShingleSets(NamedTuple):
         return ShingleSets(lists.offsets.to_numpy(), lists.values.to_numpy())
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _sort_unique(words, count, spare, out):
     """Sort words: uint64[count] into out, each once; returns how many there are. spare: uint64[>= count].
 
@@ -68,7 +68,7 @@ def _sort_unique(words, count, spare, out):
     return unique
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _shingle_sets(offsets, data, classes, ngram, set_offsets, hashes):
     longest = 0
     for row in range(len(offsets) - 1):
@@ -98,7 +98,7 @@ def shingle_sets(texts: pa.Array | pa.ChunkedArray, ngram: int) -> ShingleSets:
     return ShingleSets(set_offsets, hashes[: set_offsets[-1]])
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def reaches(shared, union, threshold):
     """Whether shared / union (integers, union > 0) is at or above the threshold (float64).
 
@@ -110,7 +110,7 @@ def reaches(shared, union, threshold):
     return shared / union >= threshold
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def least_shared(total, threshold):
     """The least number of shared shingles that reaches the threshold.
 
@@ -124,7 +124,7 @@ def least_shared(total, threshold):
     return least
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def least_common(size, threshold):
     """The least number of its `size` shingles (> 0) that a set shares with any set that it reaches the
     threshold with: the union of the two is no smaller than the one.
@@ -137,7 +137,7 @@ def least_common(size, threshold):
     return least
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def shared_shingles(a, b, least):
     """How many hashes two sets (ascending uint64 each) share; -1 as soon as `least` cannot be reached."""
     i = 0

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
 from codemill.dedup.buckets import unique_pairs
+from codemill.kernels import kernel
 
 
 class Stars(NamedTuple):
@@ -44,7 +44,7 @@ def larger_side(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return edges.max(axis=1), edges.min(axis=1)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _large_star(rows, edges):
     """Rows (node, neighbour), sorted -> edges: uint64[>= rows, 2]; returns (edges, changed)."""
     count = 0
@@ -63,7 +63,7 @@ def _large_star(rows, edges):
     return count, changed
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _small_star(rows, edges):
     """Rows (node, neighbour), sorted -> edges: uint64[>= rows, 2]; returns (edges, changed)."""
     count = 0

@@ -11,12 +11,12 @@ placeholder); redacting twice is redacting once (up to `_MAX_ROUNDS`). Placehold
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.buffers import TextBuffers, text_buffers
+from codemill.kernels import kernel
 from codemill.pipeline import redact_scan as scan
 from codemill.pipeline.config import Redact
 from codemill.pipeline.documents import REDACTIONS
@@ -99,7 +99,7 @@ def _replace(texts: TextBuffers, spans: np.ndarray, kind: pa.DataType) -> pa.Arr
     return built.cast(kind)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _copy(source, begin, end, spans, placeholders, firsts, lasts, target):
     """Copy source[begin:end] into target, each span as placeholders[firsts[kind]:lasts[kind]]."""
     written = 0

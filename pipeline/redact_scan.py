@@ -14,8 +14,9 @@ from __future__ import annotations
 import itertools
 import string
 
-import numba as nb
 import numpy as np
+
+from codemill.kernels import kernel
 
 EMAIL, CREDENTIALS, IPV4, IPV6, TOKEN, ASSIGNMENT, PRIVATE_KEY = range(7)
 ROW, RULE, CONTEXT, START, END = range(5)  # the columns of the candidates
@@ -142,7 +143,7 @@ CLASSES, ANCHORS, FOLD = _classes(), _anchors(), _fold()
 PAIRS = _pairs()
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _forward(data, i, end, mask):
     """The first place from i on, before end, whose byte is in none of the classes; or end."""
     while i < end and CLASSES[data[i]] & mask:
@@ -150,7 +151,7 @@ def _forward(data, i, end, mask):
     return i
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _backward(data, i, begin, mask):
     """The smallest place p <= i such that data[p:i] is all in the classes and p >= begin."""
     while i > begin and CLASSES[data[i - 1]] & mask:
@@ -158,12 +159,12 @@ def _backward(data, i, begin, mask):
     return i
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _is(data, i, end, mask):
     return i < end and CLASSES[data[i]] & mask != 0
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _at_sign(data, begin, end, i):
     """(rule, start, end) of what an `@` belongs to: a password in a URL, else an e-mail address, else rule -1."""
     if not _is(data, i + 1, end, _ALNUM | _HEX) and not (i + 1 < end and data[i + 1] == _BRACKET):
@@ -184,7 +185,7 @@ def _at_sign(data, begin, end, i):
     return -1, i, i
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _ipv4(data, begin, end, i):
     """(start, end) of four groups of one to three digits whose first dot is at i; start -1 for none."""
     start = _backward(data, i, max(begin, i - 4), _DIGIT)
@@ -202,7 +203,7 @@ def _ipv4(data, begin, end, i):
     return start, i
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _ipv6(data, begin, end, i):
     """(start, end) of hexadecimal groups whose first colon is at i, if the first can be of 2000::/3; start -1 for none.
 
@@ -221,7 +222,7 @@ def _ipv6(data, begin, end, i):
     return (start if colons >= 2 and not goes_on else -1), stop
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _token(data, begin, end, i):
     """(start, end) of the token that begins with the anchor that ends at i; start -1 for none.
 
@@ -241,7 +242,7 @@ def _token(data, begin, end, i):
     return (start if stop - i >= MIN_TOKEN_BYTES else -1), stop
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _after_operator(data, end, i):
     """Where the value begins after the rest of a name from i on, an operator, and blanks; -1 for no operator."""
     i = _forward(data, i, min(end, i + MAX_NAME_BYTES), _WORD | _DASH)
@@ -257,7 +258,7 @@ def _after_operator(data, end, i):
     return _forward(data, stop, min(end, stop + 16), _BLANK)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _quoted(data, end, i):
     """(start, end) of the literal whose prefix, backslashes and quote begin at i; start -1 for none."""
     i = _forward(data, i, min(end, i + 2), _ALNUM)
@@ -275,7 +276,7 @@ def _quoted(data, end, i):
     return (start if close < end and data[close] == quote else -1), stop
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _bare(data, end, i, settings):
     """(start, end) of a value without quotes; start -1 for none.
 
@@ -291,7 +292,7 @@ def _bare(data, end, i, settings):
     return (i if settings and whole else -1), stop
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _assignment(data, begin, end, i, settings):
     """(name's start, value's start, end) of a literal given to the name whose anchor ends at i; start -1 for none."""
     if _backward(data, i, i - 3, _WORD | _DASH | _DOT) > i - 3:
@@ -314,7 +315,7 @@ def _assignment(data, begin, end, i, settings):
     return name, (start if letters and others else -1), stop
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _append(found, count, row, rule, context, start, end):
     # A tuple assigned to the whole row would do the same, and take Numba three seconds longer to compile.
     found[count, ROW], found[count, RULE], found[count, CONTEXT] = row, rule, context
@@ -322,7 +323,7 @@ def _append(found, count, row, rule, context, start, end):
     return count + 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _apply_rules(data, bounds, i, flags, settings, row, found, count):
     """Append what the anchor ending at i proposes to the `count` candidates in `found`; returns the new count."""
     begin, end = bounds
@@ -354,7 +355,7 @@ def _apply_rules(data, bounds, i, flags, settings, row, found, count):
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _with_room(found, count):
     """`found`, or a copy of twice its length where another part of a text might not fit."""
     if count + _PART_BYTES * _RULES <= len(found):
@@ -366,7 +367,7 @@ def _with_room(found, count):
     return grown
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _scan_part(data, bounds, part, settings, row, found, count):
     """Scan data[part[0]:part[1]] of the text data[bounds[0]:bounds[1]]; returns the new count of `found`."""
     word = np.uint32(0)
@@ -378,7 +379,7 @@ def _scan_part(data, bounds, part, settings, row, found, count):
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def scan(offsets, data, rows, settings):
     """int64[candidates, 5]: (row, rule, context, start, end) of all candidates in the given rows, in their order.
 

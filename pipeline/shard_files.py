@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 
 from codemill.errors import DataError
+from codemill.kernels import kernel
 from codemill.pipeline.places import Place, open_place
 from codemill.pipeline.stages.frame import view_part
 from codemill.tokenize.lists import offsets_of
@@ -112,7 +112,7 @@ def _batch_places(view: _View, batch: pa.RecordBatch, width_bytes: int) -> list[
     return [*places, view.place(validity, -(-rows // 8)) if validity else -1]
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _span(data, offsets_at, values_at, count, row):
     """(where row's list begins, its number of values); the number is -1 where they would not lie in the column."""
     at = offsets_at + 4 * row
@@ -122,7 +122,7 @@ def _span(data, offsets_at, values_at, count, row):
     return np.int64(0), np.int64(-1)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def locate(data, starts, places, numbers, width_bytes, rows, spans):
     """Write into spans[rows[i]] (int64[n, 5]) where the sequence numbers[i] of a shard lies; ranges that are null have
     the count -1.
@@ -149,7 +149,7 @@ def locate(data, starts, places, numbers, width_bytes, rows, spans):
     return -1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def copy_ids(data, spans, rows, out):
     """Copy the ids of each sequence of rows (int64[k]) into its row of out: uint8[n, bytes of a sequence]."""
     width_bytes = out.shape[1]
@@ -158,7 +158,7 @@ def copy_ids(data, spans, rows, out):
         out[row] = data[at : at + width_bytes]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def copy_lists(data, begins, rows, bounds, out):
     """Copy the list of each sequence of rows (int64[k]), which begins at the byte begins[row], into
     out[bounds[row] : bounds[row + 1]]: int32."""
@@ -167,7 +167,7 @@ def copy_lists(data, begins, rows, bounds, out):
         out[bounds[row] : bounds[row + 1]] = data[begins[row] : begins[row] + 4 * size].view(np.int32)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def first_contradiction(segment_bounds, segment_lengths, range_bounds, loss_ranges, length):
     """The first sequence whose segments are empty or together longer than `length`, or whose ranges are no ascending
     pairs of places from 0 to `length`; -1 where there is none. The arrays are those of `shards.Outlines`."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.buffers import text_buffers
+from codemill.kernels import kernel
 
 # Encoded data as StarCoder2 finds it (arXiv 2402.19173, section 2.1, "Encoded data filter"): runs of 64 bytes
 # of base64 or more, line ends included, and 8 hexadecimal bytes or Unicode escapes in a row. Beyond its
@@ -80,7 +80,7 @@ def text_heads(texts: pa.Array, limit_bytes: int) -> pa.Array:
     return pc.binary_slice(texts.cast(pa.large_binary()), 0, limit_bytes)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure(offsets, data, classes, out):
     """Fill out: int64[7, n], rows as in TextStatistics."""
     for row in range(len(offsets) - 1):
@@ -93,7 +93,7 @@ def _measure(offsets, data, classes, out):
         out[6, row] = max(longest_base64, longest_escapes)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure_lines(text):
     """(lines, line_bytes, longest_line) of text: uint8[size]."""
     lines = line_bytes = longest = start = 0
@@ -115,7 +115,7 @@ def _measure_lines(text):
     return lines, line_bytes, longest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count_classes(text):
     """(alphanumeric, white_space) of text: uint8[size]. No table look-ups, so that LLVM vectorizes it."""
     alphanumeric = white_space = 0
@@ -128,7 +128,7 @@ def _count_classes(text):
     return alphanumeric, white_space
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _next_run(text, start, shortest, classes, flag):
     """(start, end) of the first maximal run of `shortest` or more bytes of a class from start, or (size, size).
 
@@ -148,7 +148,7 @@ def _next_run(text, start, shortest, classes, flag):
     return size, size
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure_base64(text, classes):
     """(bytes in all runs, bytes of the longest) of base64."""
     total = longest = 0
@@ -160,7 +160,7 @@ def _measure_base64(text, classes):
     return total, longest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure_escapes(text, classes):
     """(bytes in all runs, bytes of the longest) of escapes."""
     total = longest = 0
@@ -189,7 +189,7 @@ def _measure_escapes(text, classes):
     return total, longest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _escape_width(text, i, classes):
     r"""Bytes of the escape at i: `\x00`, `\u0000`, or the words `0x00` and `00`; 0 where there is none."""
     size = len(text)
@@ -208,7 +208,7 @@ def _escape_width(text, i, classes):
     return prefix + 2 if end == size or not classes[text[end]] & _IS_WORD else 0
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _are_hex(text, start, end, classes):
     for i in range(start, end):  # noqa: SIM110 (Numba compiles no generator into `all`)
         if not classes[text[i]] & _IS_HEX:

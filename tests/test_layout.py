@@ -22,6 +22,7 @@ FLOOR: dict[str, set[str]] = {
     "codemill.buffers": ARRAYS,
     "codemill.errors": set(),
     "codemill.hashing": ARRAYS,
+    "codemill.kernels": {"numba"},
     "codemill.settings": CONFIGS,
     "codemill.config_file": CONFIGS,
 }

@@ -8,9 +8,9 @@ a long one keeps them in a heap, so that its time is n log n.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from codemill.kernels import kernel
 from codemill.tokenize.merges import ASCII, ASCII_PAIRS, CHARACTERS, HASH, HASH_SHIFT, NO_MERGE, PAIRS, UNKNOWN
 
 # What a room for merging, int64[3, n], holds for each symbol: itself; where in the bytes it begins; what it merges into
@@ -20,7 +20,7 @@ _NONE = np.int64(NO_MERGE)
 _LOW = np.int64(0xFFFFFFFF)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _find(tables, which, key):
     """The value of a key in a hash table of `merges`; -1 for none."""
     begin, last = tables[which], tables[which + 1]
@@ -32,7 +32,7 @@ def _find(tables, which, key):
     return np.int64(-1)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _merge(tables, left, right):
     """rank << 32 | symbol of what two symbols merge into; _NONE for nothing."""
     if left == UNKNOWN or right == UNKNOWN:
@@ -41,7 +41,7 @@ def _merge(tables, left, right):
     return _NONE if found < 0 else found
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def split_characters(data, start, end, tables, room):
     """Write for each character of data[start:end] what a room holds; returns how many there are.
 
@@ -75,7 +75,7 @@ def split_characters(data, start, end, tables, room):
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def merge_short(room, count, tables):
     """Merge the first `count` symbols in place, and their starts with them; returns how many are left."""
     while count > 1:
@@ -99,7 +99,7 @@ def merge_short(room, count, tables):
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _push(heap, size, key):
     """Put a key into the binary heap heap[:size]; returns the new size."""
     k = size
@@ -110,7 +110,7 @@ def _push(heap, size, key):
     return size + 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _pop(heap, size):
     """Take the smallest key, which is heap[0], out of heap[:size]; returns the new size."""
     size -= 1
@@ -129,7 +129,7 @@ def _pop(heap, size):
     return size
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def merge_long(room, count, tables):
     """As `merge_short`, by a heap of rank << 32 | place; a key whose pair is no longer there is passed over."""
     after = np.arange(1, count + 1)

@@ -8,11 +8,11 @@ and no result depends on it.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 
 from codemill.buffers import text_buffers
+from codemill.kernels import kernel
 from codemill.tokenize.bpe import START, SYMBOL, merge_long, merge_short, split_characters
 from codemill.tokenize.intrinsics import borrowed, load_eight, prefetch, store_eight
 from codemill.tokenize.lists import large_lists
@@ -68,7 +68,7 @@ class Encoder:
         return large_lists(ends, out)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _key(data, start, length):
     """The bytes of a word of at most _LONGEST_KEY as four numbers, the first bytes the lowest; zeros behind them."""
     short = min(length, _SHORT_KEY)
@@ -80,7 +80,7 @@ def _key(data, start, length):
     return a, b, load_eight(data, start) & _FIRST[rest], load_eight(data, start + 8) & _SECOND[rest]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _home(key, length, size):
     """At which place of a cache of 2^k the search for a word begins."""
     a, b, c, d = key
@@ -90,7 +90,7 @@ def _home(key, length, size):
     return np.int64(mixed * _MIX >> _HOME_SHIFT) & (size - 1)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _holds(cache, place, key, length):
     """Whether the entry at a place is that of a word."""
     other = cache[place, 0] ^ key[0] | cache[place, 1] ^ key[1] | (cache[place, _META] ^ np.uint64(length)) & _BYTE
@@ -99,7 +99,7 @@ def _holds(cache, place, key, length):
     return other == 0
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _recall(cache, place, out, at):
     """Write an entry's ids into out[at:], and what not behind them; returns the place behind the ids."""
     for k in range(_ENTRY - _IDS):
@@ -107,7 +107,7 @@ def _recall(cache, place, out, at):
     return at + np.int64(cache[place, _META] >> _EIGHT)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _write_ids(room, count, data, tables, out, at):
     """Write the ids of the first `count` symbols: a piece's own, else those of its bytes; returns the place behind."""
     for k in range(count):
@@ -122,7 +122,7 @@ def _write_ids(room, count, data, tables, out, at):
     return at
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _merge_word(data, start, end, tables, room, out, at):
     """Write the ids of data[start:end] into out[at:], by `bpe`; returns the place behind them."""
     if end - start > _SHORT:
@@ -133,7 +133,7 @@ def _merge_word(data, start, end, tables, room, out, at):
     return _write_ids(room, count, data, tables, out, at)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _learn(cache, place, key, length, out, at, end):
     """Make the entry at a place that of a word, whose ids are out[at:end], where they fit one."""
     if end - at > (_ENTRY - _IDS) * 8 // out.itemsize:
@@ -145,7 +145,7 @@ def _learn(cache, place, key, length, out, at, end):
         cache[place, _IDS + k] = load_eight(out, at + k * 8 // out.itemsize)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _encode_word(data, start, length, tables, cache, room, out, at):
     """Write the ids of the word data[start:start + length] into out[at:], by the cache or anew; returns the place
     behind them."""
@@ -166,7 +166,7 @@ def _encode_word(data, start, length, tables, cache, room, out, at):
     return end
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _encode(offsets, data, spaces, apart, tables, cache, text, room, cuts, homes, out, ends):
     """Write the ids of each text into out, and where they end into ends[row + 1].
 
@@ -186,7 +186,7 @@ def _encode(offsets, data, spaces, apart, tables, cache, text, room, cuts, homes
         ends[row + 1] = at
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _encode_text(text, size, apart, tables, cache, room, cuts, homes, out, at):
     """Write the ids of text[:size] into out[at:]; returns the place behind them.
 
@@ -216,7 +216,7 @@ def _encode_text(text, size, apart, tables, cache, room, cuts, homes, out, at):
     return at
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _cut(data, start, end, apart, cuts):
     """Write where words of data[start:end] end into cuts, as many as a block holds; returns how many, at least one.
 

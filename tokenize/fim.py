@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 
 from codemill.buffers import text_buffers
 from codemill.errors import DataError
 from codemill.hashing import draws
+from codemill.kernels import kernel
 from codemill.tokenize.lists import large_lists, list_buffers, offsets_of
 from codemill.tokenize.tokenizer import Tokenizer
 
@@ -62,7 +62,7 @@ def _below(drawn: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     return (((drawn >> half) * bounds + (low >> half)) >> half).astype(np.int64)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _byte_cuts(offsets, data, first, second, cuts):
     """Write into cuts (int64[n, 2]) the bytes at which characters `first` and `second` of each text start."""
     for row in range(len(offsets) - 1):
@@ -80,7 +80,7 @@ def _byte_cuts(offsets, data, first, second, cuts):
             at += 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _copy_ranges(data, starts, ends, out):
     """Write data[starts[i]:ends[i]] into out, one range after the other."""
     k = 0
@@ -137,7 +137,7 @@ def _markers(model: Tokenizer) -> np.ndarray:
     return np.array([model.special_tokens[name] for name in names], model.dtype)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _append(out, k, values, start, end):
     for i in range(start, end):
         out[k] = values[i]
@@ -145,7 +145,7 @@ def _append(out, k, values, start, end):
     return k
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _arrange(kind, ids, head_at, suffix_at, middle_at, markers, out):
     """Write each row's head, suffix and middle (offsets int64[n + 1] into ids) between the markers into out."""
     k = 0
@@ -162,7 +162,7 @@ def _arrange(kind, ids, head_at, suffix_at, middle_at, markers, out):
         k = _append(out, k, markers, 3, 4)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _restore(offsets, ids, kind, markers, out, lengths, has_head):
     """Write each row's ids in the order of its text into out: head, middle, suffix; the markers are left out.
 

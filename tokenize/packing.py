@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 
+from codemill.kernels import kernel
 from codemill.tokenize.lists import ListBuffers, list_buffers, offsets_of, one_array
 
 BOS_EOS = 2  # tokens that a rendering adds to its ids
@@ -93,7 +93,7 @@ def pack(table: pa.Table, length: int, packing: str, special_tokens: Mapping[str
     return _assemble(table, plain, fim, placed, length, special_tokens)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def best_fit(lengths, capacity):
     """int64[n]: a bin for each length (int[n], 1..capacity), none of them overfull: best-fit decreasing.
 
@@ -138,7 +138,7 @@ def best_fit(lengths, capacity):
     return bins
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _offer(offered, node, value):
     """Set a leaf, and its ancestors to whether any leaf below them is set."""
     offered[node] = value
@@ -165,7 +165,7 @@ def _place_best_fit(plain_lengths: np.ndarray, fim_lengths: np.ndarray, capacity
     return Segments(row, start, length, part, fim[row], rank[inverse])
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _fill_in_order(plain_lengths, fim_lengths, capacity, columns):
     """Place documents one behind the other; returns how many segments that makes, and how many sequences.
 
@@ -261,7 +261,7 @@ def _loss_ranges(table: pa.Table, segments: Segments) -> pa.Array:
     )
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _copy_segments(plain_at, plain, fim_at, fim, segments, length, ends, tokens):
     """Write each segment of its rendering, BOS and EOS included, behind its sequence's earlier ones.
 

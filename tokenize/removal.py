@@ -6,12 +6,12 @@ left. Guarantees: what stays keeps its tokens and its order; nothing is left of 
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.errors import DataError
+from codemill.kernels import kernel
 from codemill.tokenize.lists import list_buffers, offsets_of
 from codemill.tokenize.segments import segments
 
@@ -46,7 +46,7 @@ def without_segments(sequences: pa.RecordBatch, gone: np.ndarray, padding: int) 
     return pa.RecordBatch.from_arrays(arrays, schema=sequences.schema)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _put(values, bounds, length, tokens):
     """Write run i of values, values[bounds[i] : bounds[i + 1]], to the beginning of the i-th `length` tokens."""
     for i in range(len(bounds) - 1):

@@ -6,12 +6,12 @@ document with its text. Guarantees: what does not fit together is a DataError, n
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.errors import DataError
+from codemill.kernels import kernel
 from codemill.tokenize.fim import decode_documents
 from codemill.tokenize.lists import large_lists, list_buffers, offsets_of, one_array
 from codemill.tokenize.tokenizer import Tokenizer
@@ -90,7 +90,7 @@ def _require(holds: np.ndarray, rule: str, received: np.ndarray) -> None:
         )
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _drop_padding(tokens, used, length, real):
     """Write the first used[i] of each run of `length` tokens into real: dtype[sum(used)]."""
     at = 0

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 
 from codemill.errors import DataError
+from codemill.kernels import kernel
 from codemill.tokenize.lists import list_buffers, offsets_of
 
 
@@ -46,7 +46,7 @@ class Spelling:
         return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _first_is_space(ids, start, end, table_offsets, table):
     """Whether the text of ids[start:end] begins with a space."""
     for i in range(start, end):
@@ -56,7 +56,7 @@ def _first_is_space(ids, start, end, table_offsets, table):
     return False
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure(offsets, ids, drops, table_offsets, table, sizes):
     """Write the bytes of each row's text into sizes: int64[n]."""
     for row in range(len(offsets) - 1):
@@ -69,7 +69,7 @@ def _measure(offsets, ids, drops, table_offsets, table, sizes):
         sizes[row] = size
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _spell(offsets, ids, drops, table_offsets, table, ends, out):
     """Write each row's text into out[ends[row]:ends[row + 1]]: uint8."""
     for row in range(len(offsets) - 1):

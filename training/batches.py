@@ -11,11 +11,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 import torch
 from torch import Tensor
 
+from codemill.kernels import kernel
 from codemill.pipeline.shards import Outlines, SequenceRows
 from codemill.tokenize.lists import offsets_of
 from codemill.training.attention import Layout
@@ -119,7 +119,7 @@ def _one_segment(outlines: Outlines) -> Outlines:
     return outlines._replace(segment_bounds=bounds, segment_lengths=lengths)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _label(segment_bounds, segment_lengths, range_bounds, loss_ranges, every_token, ids, labels):
     """Write the label of each token that another one predicts, and return how many there are.
 
@@ -143,7 +143,7 @@ def _label(segment_bounds, segment_lengths, range_bounds, loss_ranges, every_tok
     return valid
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _label_range(row, first, behind, ids, labels):
     if len(labels):
         for i in range(first, behind):
@@ -151,7 +151,7 @@ def _label_range(row, first, behind, ids, labels):
     return max(behind - first, 0)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _lay_out(segment_bounds, segment_lengths, restart, positions, segments, bounds):
     """Fill the arrays of a `Layout`: a row's segments, and its padding as one more.
 

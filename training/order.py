@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-import numba as nb
 import numpy as np
 
 from codemill.errors import ConfigError
 from codemill.hashing import combine, purpose_seed
+from codemill.kernels import kernel
 
 BLOCK = 65_536  # global positions in which every dataset has exactly its share
 # Of the Feistel network. Five or more resist an adversary where the halves are wide (Patarin 2004, "Security of random
@@ -80,7 +80,7 @@ def sequence_at(running: np.ndarray, sequences: int, seed: int, dataset: int) ->
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _permute(running, sequences, state, out):
     """A bijection on 0..sequences - 1 for each epoch, keyed by (state, epoch): a Feistel network over the fewest bits
     that hold the sequences, walked on where it leaves them (cycle walking: Black and Rogaway 2002, "Ciphers with

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from codemill.buffers import text_buffers
+from codemill.kernels import kernel
 
 ID_HEX_DIGITS = 32
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / the golden ratio, SplitMix64's increment
 
 
-@nb.njit(nb.uint64(nb.uint64), cache=True, nogil=True, inline="always")
+@kernel(nb.uint64(nb.uint64), inline="always")
 def mix(word):
     """uint64 -> uint64, a bijection: SplitMix64's finalizer."""
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -28,7 +29,7 @@ def mix(word):
     return word ^ (word >> np.uint64(31))
 
 
-@nb.njit(nb.uint64(nb.uint64, nb.uint64), cache=True, nogil=True, inline="always")
+@kernel(nb.uint64(nb.uint64, nb.uint64), inline="always")
 def combine(state, word):
     """Fold one more word into a running hash."""
     return mix((state + _GOLDEN) ^ mix(word + _GOLDEN))
@@ -49,7 +50,7 @@ def document_ids(texts: pa.Array) -> pa.Array:
     return pa.array(hashed, pa.string())
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _parse_hex(offsets, data, words):
     """Parse 32 hex digits per row into two big-endian uint64; returns the first bad row, or -1."""
     for row in range(len(offsets) - 1):
@@ -90,7 +91,7 @@ def words_to_ids(words: np.ndarray) -> pa.Array:
     return pa.StringArray.from_buffers(len(words), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _draw(words, state, out):
     for row in range(len(words)):
         out[row] = combine(combine(state, words[row, 0]), words[row, 1])
@@ -109,7 +110,7 @@ def draws(words: np.ndarray, seed: int, purpose: str) -> np.ndarray:
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _hash_texts(offsets, data, state, out):
     for row in range(len(offsets) - 1):
         h = state
