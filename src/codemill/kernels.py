@@ -17,37 +17,37 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import numba as nb
+import numba
 
+_numba: Any = numba  # which names no type for its config
 _VARIABLE = "NUMBA_CACHE_DIR"
 _PACKAGE = Path(__file__).parent
 # What a module imports as it begins; names are modules where they come from a room.
 _IMPORT = re.compile(r"^from (codemill[\w.]*) import (\([^)]*\)|[^\n#]*)", re.M)
 
 
-def kernel(*given: Any, **options: Any) -> Any:
+def kernel(given: Any = None, **options: Any) -> Any:
     """`numba.njit` for functions of codemill: the code is kept, and the interpreter's lock is not held.
 
-    As a decorator by itself, or of signatures and options of njit: `@kernel`, `@kernel(inline="always")`.
+    As a decorator by itself, or of a signature and options of njit: `@kernel`, `@kernel(inline="always")`.
     """
-    if len(given) == 1 and isinstance(given[0], FunctionType):
-        return _compiled(given[0], (), options)
+    if isinstance(given, FunctionType):
+        return _compiled(given, None, options)
     return lambda function: _compiled(function, given, options)
 
 
-def _compiled(function: FunctionType, signatures: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:
-    base, given = _base(), nb.config.CACHE_DIR
+def _compiled(function: FunctionType, signature: Any, options: dict[str, Any]) -> Any:
+    base, before = _base(), _numba.config.CACHE_DIR
     if base is not None:
-        nb.config.CACHE_DIR = str(base / source_digest(Path(function.__code__.co_filename)))
+        _numba.config.CACHE_DIR = str(base / source_digest(Path(function.__code__.co_filename)))
     try:
-        return nb.njit(*signatures, cache=base is not None, nogil=True, **options)(function)
+        return _numba.njit(signature, cache=base is not None, nogil=True, **options)(function)
     finally:
-        nb.config.CACHE_DIR = given
+        _numba.config.CACHE_DIR = before
 
 
 def source_digest(path: Path, package: Path = _PACKAGE) -> str:
