@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileType
 
+from codemill import kernels
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.contamination import load_benchmarks
@@ -56,6 +57,8 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
             (out / name).unlink(missing_ok=True)
         remove_leftovers(out)
         context = Context(config, out, engine, reporter)
+        if kernels.are_new():
+            reporter.say("kernels are compiled as they are first used: about a minute, once for a version and machine")
         records, model = _run_stages(context)
         manifest = make_manifest(context, records, model)
         reporter.say("report: drawing")

@@ -17,10 +17,12 @@ PACKAGE = Path(kernels.__file__).parent
 # A kernel of one file that calls one of another, in a process of its own; then what that knows of kept code.
 PROGRAM = """
 import numpy as np
+from codemill import kernels
 from codemill.dedup.shingles import EXACT_CASE, hash_tokens
 text, out = np.frombuffer(b"hello world", np.uint8), np.zeros(9, np.uint64)
 hash_tokens(text, 0, len(text), EXACT_CASE, out)
-print(*out[:2].tolist(), sum(hash_tokens.stats.cache_hits.values()) if hasattr(hash_tokens, "stats") else None)
+kept = sum(hash_tokens.stats.cache_hits.values()) if hasattr(hash_tokens, "stats") else None
+print(*out[:2].tolist(), "new" if kernels.are_new() else "known", kept)
 """
 
 
@@ -54,16 +56,16 @@ def test_code_is_kept_until_a_file_changes_that_is_compiled_into_it(
     """The oracle is Python itself, without a compiler."""
     first, told = run()
     assert told == ""
-    assert first[-1] == "0"
+    assert first[2:] == ["new", "0"]
     assert first[:2] == run(NUMBA_DISABLE_JIT="1")[0][:2]
-    assert run()[0] == [*first[:2], "1"]
+    assert run()[0] == [*first[:2], "known", "1"]
     hashing = package / "hashing.py"
     hashing.write_text(hashing.read_text().replace("0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5BB"))
     second, _ = run()
     assert second[:2] == run(NUMBA_DISABLE_JIT="1")[0][:2] != first[:2]
     other = package / "cli.py"
     other.write_text(other.read_text() + "# nothing that a kernel knows\n")
-    assert run()[0] == [*second[:2], "1"]
+    assert run()[0] == [*second[:2], "known", "1"]
 
 
 @pytest.mark.slow
@@ -76,16 +78,16 @@ def test_where_nothing_can_be_written_code_is_kept_for_one_program_and_its_proce
     inner = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]], check=True)\n"
     program = f"import sys; sys.argv.append({PROGRAM!r})\n{PROGRAM}\nsys.stdout.flush()\n{inner}"
     words, told = run(program, **nowhere)
-    assert words == [*right, "0", *right, "1"]
+    assert words == [*right, "new", "0", *right, "known", "1"]
     assert told.count("kernels are compiled for this run alone") == 1
     assert f"neither {package / '__pycache__'} nor /proc/nobody/.cache/codemill can be written" in told
     assert "set NUMBA_CACHE_DIR to a folder that can" in told
     assert list((tmp_path / "tmp").iterdir()) == []
     words, told = run(NUMBA_CACHE_DIR=str(tmp_path / "given"), **nowhere)
-    assert (words, told) == ([*right, "0"], "")
+    assert (words, told) == ([*right, "new", "0"], "")
     assert list((tmp_path / "given").rglob("*.nbi"))
     words, told = run(TMPDIR="/proc/nobody", **nowhere)
-    assert words == [*right, "0"]
+    assert words == [*right, "new", "0"]
 
 
 @pytest.mark.parametrize(

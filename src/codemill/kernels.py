@@ -25,6 +25,7 @@ import numba
 
 _numba: Any = numba  # which names no type for its config
 _VARIABLE = "NUMBA_CACHE_DIR"
+_begun: set[Path] = set()  # folders of kept code that were not there before
 _PACKAGE = Path(__file__).parent
 # What a module imports as it begins; names are modules where they come from a room.
 _IMPORT = re.compile(r"^from (codemill[\w.]*) import (\([^)]*\)|[^\n#]*)", re.M)
@@ -43,11 +44,19 @@ def kernel(given: Any = None, **options: Any) -> Any:
 def _compiled(function: FunctionType, signature: Any, options: dict[str, Any]) -> Any:
     base, before = _base(), _numba.config.CACHE_DIR
     if base is not None:
-        _numba.config.CACHE_DIR = str(base / source_digest(Path(function.__code__.co_filename)))
+        folder = base / source_digest(Path(function.__code__.co_filename))
+        if not folder.is_dir():  # njit makes it
+            _begun.add(folder)
+        _numba.config.CACHE_DIR = str(folder)
     try:
         return _numba.njit(signature, cache=base is not None, nogil=True, **options)(function)
     finally:
         _numba.config.CACHE_DIR = before
+
+
+def are_new() -> bool:
+    """Whether this process is the first here of this version, so that kernels are yet to be compiled."""
+    return bool(_begun)
 
 
 def source_digest(path: Path, package: Path = _PACKAGE) -> str:
