@@ -116,6 +116,7 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECRET_OF_THE_CALLER", SECRET)
         bait = Bait(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
+        before = below()  # the bait, and helpers of tests that ran earlier in this process
         patch.setattr(tempfile, "tempdir", str(temporary))
         sandbox = open_sandbox([layer])
         stack.callback(sandbox.close)
@@ -127,15 +128,20 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         names = [name for name in HOSTILE if not (name.startswith("many_") and layer in ONE_PROCESS)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             outcomes = dict(zip(names, pool.map(attack, names), strict=True))
-        waiting = left_over(bait)
+        waiting = left_over(before)
         sandbox.close()
         yield {"layer": layer, "outcomes": outcomes, "harm": bait.harm(), "waiting": waiting,
-               "after": left_over(bait), "files": list(temporary.iterdir())}  # fmt: skip
+               "after": left_over(before), "files": list(temporary.iterdir())}  # fmt: skip
 
 
-def left_over(bait: Bait) -> list[str]:
-    """Processes below this one, but for the bait; and programs of sandboxes that belong to nobody any more."""
-    found = [each for each in psutil.Process().children(recursive=True) if each.pid != bait.process.pid]
+def below() -> set[psutil.Process]:
+    """All processes that this one and those below it began."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def left_over(before: set[psutil.Process]) -> list[str]:
+    """Processes below this one that were not there before; and programs of sandboxes that belong to nobody any more."""
+    found = [*below() - before]
     for each in psutil.process_iter(["cmdline", "ppid"]):
         if each.info["ppid"] == 1 and any("template.py" in word for word in each.info["cmdline"] or ()):
             found.append(each)
