@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -25,16 +26,19 @@ _TRIES_AGAIN = {"max_restarts": -1, "max_task_retries": -1}
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """A connection to the Ray at an address, or (null) to one of our own on this machine, which ends with it."""
+def connected(address: str | None) -> Iterator[bool]:
+    """A connection to the Ray at an address (null = RAY_ADDRESS), or where none is named, to one of our own on this
+    machine, which ends with it. Gives whether it is a cluster, not our own. Raises RunError where no Ray answers."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # null would join whatever Ray runs here
+    cluster = address != "local"
     try:
-        ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+        ray.init(address=address, include_dashboard=None if cluster else False, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RunError(
             f"ray.address: {address}: no Ray can be reached there ({error}); start it, or name another"
         ) from None
     try:
-        yield
+        yield cluster
     finally:
         ray.shutdown()
 

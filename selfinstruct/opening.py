@@ -76,11 +76,11 @@ def _on_ray(config: SelfInstructConfig, used: list[str], reporter: Reporter, fre
     settings = config.ray
     models_cpus = 0 if settings.generator_gpus else 1  # of each actor
     generators = len(used) * settings.generators
-    with actors.connected(settings.address):
+    with actors.connected(settings.address) as cluster:
         actors.require_room(
             generators * models_cpus + settings.judges * settings.judge_cpus,
             generators * settings.generator_gpus,
-            reporter.say if settings.address else None,
+            reporter.say if cluster else None,
         )
         models: dict[str, Backend] = {
             name: actors.RayBackend(

@@ -86,8 +86,7 @@ def portable(folder: Path) -> Iterator[tuple[str, ...]]:
             )
             stack.callback(process.wait)
             stack.callback(os.killpg, process.pid, signal.SIGKILL)
-        while not port_file.exists():
-            time.sleep(0.1)
+        until(port_file.exists)
         yield (
             "--runner=PortableRunner",
             f"--job_endpoint=localhost:{port_file.read_text()}",

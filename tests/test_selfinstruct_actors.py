@@ -34,9 +34,8 @@ TABLES = ("triplets.parquet", "dropped.parquet", "yields.json")
 def test_on_ray_the_tables_equal_the_local_ones_though_actors_are_killed(tmp_path: Path) -> None:
     local = config(tmp_path / "local")
     run_loop(local, {"scripted": ScriptedModel()}, ScriptedJudge(), Reporter(quiet=True))
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(TESTS)}}
-    )
+    environment = {"env_vars": {"PYTHONPATH": str(TESTS)}}
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     try:
         require_room(2, 0)
         with pytest.raises(
@@ -71,6 +70,24 @@ def _kill_workers(pools: list[object], killed: list[int]) -> None:
         pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "joined"),
+    [(None, None, "local"), (None, "1.2.3.4:6379", "1.2.3.4:6379"), ("auto", "1.2.3.4:6379", "auto")],
+)
+def test_without_an_address_no_ray_is_joined_that_runs_here(
+    given: str | None, named: str | None, joined: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if named:
+        monkeypatch.setenv("RAY_ADDRESS", named)
+    with connected(given) as cluster:
+        assert asked == [joined]
+        assert cluster is (joined != "local")
 
 
 @contextlib.contextmanager
@@ -116,7 +133,9 @@ def test_a_node_that_dies_in_the_loop_changes_nothing(tmp_path: Path) -> None:
 
 def _kill_node(cluster: Cluster, judge: RayJudge, log: Path, killed: list[int]) -> None:
     """Kill the node of the judge as soon as ten answers are stored; how many were stored then."""
+    ends = time.monotonic() + 120
     while not log.exists() or (stored := len(log.read_bytes().splitlines())) < 10:
+        assert time.monotonic() < ends
         time.sleep(0.01)
     name = ray.get(judge._pool.actors[0].__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
     [node] = [each for each in cluster.worker_nodes if each.node_id == name]
