@@ -3,7 +3,7 @@
     python -m benchmarks.long_context [--steps 2500] [--long-steps 100] [--long 16384] [--folder FOLDER]
 
 Documents are lines of real code among which words are set to words (`set limit green`), and end with some of the same
-lines in another order. A small model learns from short ones (512 tokens, theta 1e4; every second one is a few words
+lines in another order. A small model learns from short ones (512 tokens, theta 1e4; as much again are a few words
 said again and again in one order, which teaches it to look back), then goes through the stage `long_context` on few
 long ones (theta 1e6). Measured, as by `codemill evaluate --benchmark key_retrieval` but in the form that so small a
 model can learn: the share of keys that greedy decoding gives back, for prompts of several lengths, with the key asked
@@ -52,7 +52,9 @@ SHORT, VOCABULARY, EXAMPLES = 512, 2048, 64
 CHARACTER_COVERAGE = 0.99995  # of the tokenizer, as Llama's
 WORDS = 256  # that may be names and keys
 TOKENS_A_KEY = 32  # of a document; as many keys are asked for at its end, places to learn from
-SAID_AGAIN = (8, 128)  # different words of a document that says them again and again: the least, the most
+# Of a document that says words again and again: its tokens, and the least and the most different words. It is short,
+# since where few tokens are looked at, the right one is found soon.
+AGAIN_TOKENS, SAID_AGAIN = 62, (4, 32)
 OTHER_KEYS = 10  # among so many lines of a prompt's filler stands one that sets another word
 MARGIN = 8  # tokens of a sequence that are left free: BOS, EOS, and what lines have more together than by themselves
 _WORD = re.compile("[a-z]{4,}")
@@ -108,11 +110,15 @@ class Writer:
         return " ".join((words * math.ceil(tokens / len(words)))[: tokens - 1]) + "\n"
 
 
-def documents(writer: Writer, count: int, tokens: int, seed: int) -> Iterator[dict[str, str]]:
-    """Every second of the short ones says words again and again."""
-    for number in range(count):
-        write = writer.repeat if tokens <= SHORT and number % 2 else writer.write
-        yield {"text": write(random.Random(f"{seed} {tokens} {number}"), tokens), "path": f"{number}.py"}
+def documents(writer: Writer, sequences: int, length: int, seed: int) -> Iterator[dict[str, str]]:
+    """What fills so many sequences; every second of the short ones is of documents that say words again and again."""
+    for number in range(sequences):
+        draw = random.Random(f"{seed} {length} {number}")
+        if length <= SHORT and number % 2:
+            texts = [writer.repeat(draw, AGAIN_TOKENS) for _ in range(length // (AGAIN_TOKENS + 2))]
+        else:
+            texts = [writer.write(draw, length - MARGIN)]
+        yield from ({"text": text, "path": f"{number}-{part}.py"} for part, text in enumerate(texts))
 
 
 def build(folder: Path, name: str, rows: list[dict[str, str]], length: int, model: Path) -> Path:
@@ -168,7 +174,7 @@ def prepare(folder: Path, given: argparse.Namespace) -> Prepared:
     for seed, (name, count, length) in enumerate(
         [("short", given.steps * given.batch, SHORT), ("long", given.long_steps, given.long)]
     ):
-        rows = [*documents(writer, count, length - MARGIN, seed)]
+        rows = [*documents(writer, count, length, seed)]
         shards.append(build(folder, name, rows, length, model))
     asked, others = words[::2], words[1::2]
     return Prepared(*shards, filler_of(tokenizer, lines, others, words), asked, words)
@@ -220,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=2)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--long-rate", type=float, default=3e-4, help="the paper's 2e-5 is for its sizes")
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--folder", type=Path)
