@@ -299,7 +299,7 @@ def test_words_are_said_again_in_one_order_each_of_them_a_token(key_writer: Any)
         text = writer.repeat(random.Random(number), 500)
         said = text.split()
         different = len({*said})
-        assert 4 <= different <= 32
+        assert 4 <= different <= 250
         assert {*said} <= {*words}
         assert all(said[at] == said[at - different] for at in range(different, len(said)))
         assert count_tokens(tokenizer, text) == 500
@@ -339,8 +339,9 @@ def test_the_long_context_benchmark_prints_what_was_found_before_and_after_the_s
     from benchmarks import long_context
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the trainings, which are processes
-    arguments = ["--steps", "2", "--long-steps", "1", "--long", "1024", "--batch", "2", "--examples", "2"]
-    long_context.main([*arguments, "--folder", str(tmp_path)])
+    steps = ["--word-steps", "2", "--steps", "2", "--long-steps", "1"]
+    sizes = ["--long", "1024", "--batch", "2", "--examples", "2"]
+    long_context.main([*steps, *sizes, "--folder", str(tmp_path)])
     told = capsys.readouterr().out
     *_, table = told.split("Keys found, of 2")
     for row in (r"short +│ +10000", r"long_context +│ 1e\+06"):
