@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # for `oracles`
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `codemill` has it; PyTorch's threads wait without work
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -453,3 +453,13 @@ def test_a_command_that_hears_sigterm_ends_as_it_likes() -> None:
         own.send_signal(signal.SIGTERM)
         assert own.stdout.read() == "told\nended\n"
         assert own.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(("given", "told"), [(None, "passive"), ("active", "active")])
+def test_threads_of_a_command_wait_without_work_unless_the_user_says_otherwise(given: str | None, told: str) -> None:
+    """Before any library is loaded that looks at it."""
+    body = "    import os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    done = subprocess.run(program(body), capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == [told, "False"]
