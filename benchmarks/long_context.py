@@ -55,7 +55,7 @@ from codemill.training.sampling import Sampling
 SHORT, VOCABULARY, EXAMPLES = 512, 2048, 64
 CHARACTER_COVERAGE = 0.99995  # of the tokenizer, as Llama's
 WORDS = 256  # that may be names and keys
-TOKENS_A_KEY = 32  # of a document; as many keys are asked for at its end, places to learn from
+TOKENS_A_KEY = 32  # for so many tokens a document has a key, and asks for it at its end: a place to learn from
 # Tokens of a document that says words again and again, first: where few are looked at, the right one is found soon.
 FIRST, LEAST_WORDS = 62, 4
 DEVIATION = 0.08  # of the first weights: the 0.02 of large models leaves attention flat for long in so narrow a one
