@@ -149,7 +149,7 @@ def test_a_warm_python_behaves_as_one_that_starts(sandbox: Sandbox, tmp_path: Pa
     source = (
         "import atexit, sys, threading, time, dataclasses, pickle\natexit.register(print, 'last')\n"
         "@dataclasses.dataclass\n"
-        "class A:\n    x: int\nthreading.Thread(target=lambda: (time.sleep(0.01), print('thread'))).start()\n"
+        "class A:\n    x: int\nthreading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
         "assert pickle.loads(pickle.dumps(A(1))) == A(1)\nprint(sys.modules['__main__'].A)\n"
     )
     for end in (
