@@ -40,6 +40,8 @@ class Columns(Section):
     license: str | None = None  # a string, or a list of strings (The Stack): any allowed one is enough
     rank: str | None = None
     metadata: str | None = None
+    url: str | None = None
+    revision: str | None = None
 
 
 class Source(Section):

@@ -23,6 +23,12 @@ DOCUMENT_FIELDS = (
     pa.field("size_bytes", pa.int64()),  # of the text as ingested
     pa.field("rank", pa.float64()),  # higher is better; null = none
     pa.field("metadata", pa.string()),  # JSON; null = none
+    pa.field("license_file", pa.string()),  # path of what states the licence; null = a column, the config, or unknown
+    pa.field("license_text", pa.string()),  # id of the licence texts to give notice of; null = none was read
+    pa.field("url", pa.string()),  # of the repository; null = not known
+    pa.field("revision", pa.string()),  # commit; null = not known
+    pa.field("archive", pa.string()),  # archive that holds the file; null = none
+    pa.field("encoding", pa.string()),  # that the bytes were decoded from; null = UTF-8 without BOM
 )
 DROPPED_FIELDS = (
     pa.field("id", pa.string()),  # null where there was no text to hash

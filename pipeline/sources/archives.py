@@ -29,7 +29,7 @@ from codemill.pipeline.sources.inputs import (
 )
 from codemill.pipeline.sources.members import DAMAGE, LINK, Member, members
 from codemill.pipeline.sources.repository import LICENSE_FILE_BYTES, stated_license, states_license
-from codemill.pipeline.sources.sift import Gatherer
+from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
 
 SUFFIXES = (
     ".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
@@ -91,7 +91,7 @@ def _documents(
         if is_row and member.reason is not None:
             gatherer.drop(member.reason, path, repo, f"{archive}: {member.detail}", member.size_bytes)
         elif fits:
-            gatherer.add(text, path, repo, None if gatherer.source.license else stated)
+            gatherer.add(text, path, Origin(repo), Stated() if gatherer.source.license else stated)
         elif is_row:
             gatherer.drop_too_large(path, repo, member.size_bytes)
         if gatherer.full:
@@ -138,11 +138,11 @@ class StatedLicense:
             self._stated.clear()
             self._is_settled = True
 
-    def __call__(self) -> str | None:
+    def __call__(self) -> Stated:
         if not self._is_settled:
             self._read_again()
             self.settle()
-        return self._license
+        return Stated(self._license)
 
     def _read_again(self) -> None:
         self._stated, self._tops = [], set()

@@ -178,4 +178,6 @@ _READ: dict[str, Callable[[pa.Array], pa.Array]] = {
     "license": _strings,
     "rank": _numbers,
     "metadata": _json,
+    "url": _strings,
+    "revision": _strings,
 }

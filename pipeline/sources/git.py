@@ -35,7 +35,7 @@ from codemill.pipeline.sources.inputs import (
     text_bytes,
 )
 from codemill.pipeline.sources.repository import LICENSE_FILE_BYTES, stated_license, states_license
-from codemill.pipeline.sources.sift import Gatherer
+from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
 
 # A few objects can name the same folder over and over: 30 kB of them, 10^10 paths. The largest public repositories
 # have about half a million.
@@ -172,7 +172,7 @@ def read_git(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
                     detail = f"{peak_bytes} bytes must be expanded to read {size_bytes}"
                     gatherer.drop("archive_bomb", path, repo_name, detail, size_bytes)
                 else:
-                    gatherer.add(_content(repo.object_store, sha), path, repo_name, license_id)
+                    gatherer.add(_content(repo.object_store, sha), path, Origin(repo_name), Stated(license_id))
             except GIT_FAULTS as error:
                 gatherer.drop("unreadable", path, repo_name, f"object {sha} cannot be read ({error!r})")
             if gatherer.full:

@@ -7,6 +7,7 @@ raw row is a row of exactly one of them. A text is kept byte for byte as it came
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,27 @@ from codemill.pipeline.license import header_licenses
 BATCH_TEXT_BYTES = 8 * 1024 * 1024  # of text in a batch, about
 _BATCH_ROWS = 16_384  # bounds a batch of very small or of dropped files
 
-License = str | None | Callable[[], str | None]  # of a repository; called when it is needed
+
+@dataclass(frozen=True)
+class Origin:
+    """Where files come from together; null = not known."""
+
+    repo: str | None = None
+    url: str | None = None  # of the repository
+    revision: str | None = None  # commit
+    archive: str | None = None  # name of the archive
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the files around a document state of its licence."""
+
+    license: str | None = None  # SPDX expression; null = unknown
+    file: str | None = None  # path of the file that decides
+    text: str | None = None  # id of the licence texts to give notice of
+
+
+License = Stated | Callable[[], Stated]  # a function is called when the batch is handed out
 
 RAW = pa.schema(
     [
@@ -33,9 +54,14 @@ RAW = pa.schema(
         ("path", pa.string()),
         ("language", pa.string()),  # as a column says; null = to be detected
         ("license", pa.string()),  # as a column says
-        ("repo_license", pa.string()),  # as the repository's or archive's LICENSE says
+        ("stated_license", pa.string()),  # as the files around it say
+        ("license_file", pa.string()),  # that says so
+        ("license_text", pa.string()),
         ("rank", pa.float64()),
         ("metadata", pa.string()),
+        ("url", pa.string()),
+        ("revision", pa.string()),
+        ("archive", pa.string()),
     ]
 )
 
@@ -76,18 +102,29 @@ def _rows(raw: pa.RecordBatch, source: Source, ids: pa.Array) -> pa.RecordBatch:
 
 def _complete(documents: pa.RecordBatch, source: Source) -> pa.RecordBatch:
     """Find language and licence where no column says them."""
-    texts, languages, licenses = (documents.column(name) for name in ("text", "language", "license"))
-    if languages.null_count:
-        languages = pc.coalesce(languages, detect_languages(documents.column("path"), texts))
-    if source.license is not None:
-        licenses = pc.fill_null(licenses, source.license)
-    elif licenses.null_count:
-        licenses = pc.coalesce(licenses, header_licenses(texts), documents.column("repo_license"))
-    columns = [
-        languages if name == "language" else licenses if name == "license" else documents.column(name)
-        for name in DOCUMENTS.names
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS)
+    columns = {name: documents.column(name) for name in documents.schema.names}
+    columns["encoding"] = pa.nulls(len(documents), pa.string())
+    if columns["language"].null_count:
+        detected = detect_languages(columns["path"], columns["text"])
+        columns["language"] = pc.coalesce(columns["language"], detected)
+    columns |= _license(columns, source)
+    return pa.RecordBatch.from_arrays([columns[name] for name in DOCUMENTS.names], schema=DOCUMENTS)
+
+
+def _license(columns: dict[str, pa.Array], source: Source) -> dict[str, pa.Array]:
+    """The columns of the licence: of the table, the config, the text itself, the files around it, in this order."""
+    known = columns["license"]
+    nothing = pa.nulls(len(known), pa.string())
+    if source.license is not None or not known.null_count:
+        licenses = known if source.license is None else pc.fill_null(known, source.license)
+        return {"license": licenses, "license_file": nothing, "license_text": nothing}
+    own = header_licenses(columns["text"])
+    beside = pc.if_else(known.is_valid(), nothing, columns["license_file"])
+    return {
+        "license": pc.coalesce(known, own, columns["stated_license"]),
+        "license_file": pc.if_else(pc.and_(known.is_null(), own.is_valid()), columns["path"], beside),
+        "license_text": pc.if_else(known.is_valid(), nothing, columns["license_text"]),
+    }
 
 
 def _has_nul(texts: pa.Array) -> pa.Array:
@@ -122,14 +159,14 @@ class Gatherer:
 
     def _clear(self) -> None:
         self._texts: list[bytes] = []
-        self._provenance: list[tuple[str | None, str, License]] = []
+        self._provenance: list[tuple[str, Origin, License]] = []
         self._dropped: list[dict[str, Any]] = []
         self._text_bytes = 0
 
-    def add(self, text: bytes, path: str, repo: str | None, repo_license: License) -> None:
+    def add(self, text: bytes, path: str, origin: Origin, stated: License) -> None:
         """One file's bytes; not more than about `max_size_bytes`, since they are held until the batch is full."""
         self._texts.append(text)
-        self._provenance.append((repo, path, repo_license))
+        self._provenance.append((path, origin, stated))
         self._text_bytes += len(text)
 
     def drop(self, reason: str, path: str, repo: str | None, detail: str, size_bytes: int | None = None) -> None:
@@ -162,16 +199,23 @@ class Gatherer:
             yield from sift(_raw(texts, provenance), self.source, self.max_size_bytes)
 
 
-def _raw(texts: list[bytes], provenance: list[tuple[str | None, str, License]]) -> pa.RecordBatch:
+def _raw(texts: list[bytes], provenance: list[tuple[str, Origin, License]]) -> pa.RecordBatch:
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
-    repos, paths, licenses = zip(*provenance, strict=True)
+    paths, origins, licenses = zip(*provenance, strict=True)
+    stated = [each() if callable(each) else each for each in licenses]
     columns = {
         "text": pa.Array.from_buffers(pa.large_binary(), len(texts), buffers),
-        "repo": pa.array(repos, pa.string()),
         "path": pa.array(paths, pa.string()),
-        "repo_license": pa.array([each() if callable(each) else each for each in licenses], pa.string()),
+        "stated_license": pa.array([each.license for each in stated], pa.string()),
+        "license_file": pa.array([each.file for each in stated], pa.string()),
+        "license_text": pa.array([each.text for each in stated], pa.string()),
+        "language": pa.nulls(len(texts), pa.string()),
+        "license": pa.nulls(len(texts), pa.string()),
+        "rank": pa.nulls(len(texts), pa.float64()),
+        "metadata": pa.nulls(len(texts), pa.string()),
     }
-    nothing = {field.name: pa.nulls(len(texts), field.type) for field in RAW if field.name not in columns}
-    return pa.RecordBatch.from_arrays([{**columns, **nothing}[name] for name in RAW.names], schema=RAW)
+    for name in ("repo", "url", "revision", "archive"):
+        columns[name] = pa.array([getattr(origin, name) for origin in origins], pa.string())
+    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)

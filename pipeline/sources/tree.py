@@ -28,7 +28,7 @@ from codemill.pipeline.sources.inputs import (
     selector,
     text_bytes,
 )
-from codemill.pipeline.sources.sift import Gatherer
+from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
 
 # What became a link since it was listed does not open, what became a pipe does not block.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -82,7 +82,7 @@ def read_tree(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
             if text is None:
                 gatherer.drop_too_large(path, repo, size_bytes)
             else:
-                gatherer.add(text, path, repo, license_id)
+                gatherer.add(text, path, Origin(repo), Stated(license_id))
         if gatherer.full:
             yield from gatherer.take()
 

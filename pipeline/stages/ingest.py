@@ -41,7 +41,7 @@ from codemill.pipeline.redact import redact
 from codemill.pipeline.sources.splits import Split, list_splits, read_split
 from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, text_batches
 
-VERSION = 1
+VERSION = 2
 _EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
 KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS}
 
