@@ -33,10 +33,9 @@ def documents(*rows: dict[str, Any]) -> pa.RecordBatch:
         "language": [row.get("language", "python") for row in rows],
         "license": [row.get("license") for row in rows],
         "size_bytes": [len(text.encode()) for text in texts],
-        "rank": [None] * len(rows),
-        "metadata": [None] * len(rows),
     }
-    return pa.RecordBatch.from_pydict(columns, schema=DOCUMENTS)
+    nothing = {name: [None] * len(rows) for name in DOCUMENTS.names}
+    return pa.RecordBatch.from_pydict({**nothing, **columns}, schema=DOCUMENTS)
 
 
 def outcome(config: Filter | None = None, opted_out: frozenset[str] = frozenset(), **row: Any) -> tuple[Any, Any]:

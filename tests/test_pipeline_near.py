@@ -53,18 +53,18 @@ def table_of(draw: random.Random, texts: list[str]) -> pa.Table:
     """Documents of two sources and several ranks, sorted by id."""
     texts = list(dict.fromkeys(texts))  # exact duplicates are gone by then
     column = pa.array(texts, pa.large_string())
+    nothing = {field.name: pa.nulls(len(texts), field.type) for field in DOCUMENTS}
     table = pa.table(
-        {
+        nothing
+        | {
             "id": document_ids(column),
             "text": column,
             "source": [draw.choice(["a", "b"]) for _ in texts],
             "repo": ["r"] * len(texts),
             "path": [f"f{i}.py" for i in range(len(texts))],
             "language": ["python"] * len(texts),
-            "license": pa.nulls(len(texts), pa.string()),
             "size_bytes": pa.array([len(text) for text in texts], pa.int64()),
             "rank": pa.array([draw.choice([None, 1.0, 5.0]) for _ in texts], pa.float64()),
-            "metadata": pa.nulls(len(texts), pa.string()),
         },
         schema=DOCUMENTS,
     )
