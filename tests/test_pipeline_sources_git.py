@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import shutil
 import stat
+import sys
 import zlib
 from pathlib import Path
 
 import pytest
+from cases import case_module
 from dulwich.objects import Blob, Commit, Tree
 from dulwich.repo import Repo
-from oracles.sources import git, read_all, reasons_by_path, texts_by_path, write
+from oracles.sources import git, needs_git, read_all, reasons_by_path, texts_by_path, write
 
+sys.path.append(str(Path(__file__).parent.parent))  # for `benchmarks`
+
+from benchmarks import git_differences
 from codemill.errors import ConfigError
 from codemill.pipeline.config import Source
 from codemill.pipeline.sources import git as git_source
-from codemill.pipeline.sources.git_sizes import ObjectSizes
+from codemill.pipeline.sources import git_objects
+from codemill.pipeline.sources.git_objects import Objects
+from codemill.pipeline.sources.inputs import is_hidden
 from codemill.pipeline.sources.splits import list_splits
 
 
@@ -80,17 +87,20 @@ def test_a_short_id_names_a_commit_and_a_bare_clone_reads_the_same(history: Path
     assert {row["repo"] for row in bare} == {"copy"}  # a local path as origin is no name
 
 
-def test_sizes_before_expansion_are_those_after_it(history: Path) -> None:
-    with Repo(str(history)) as repo, ObjectSizes(repo.object_store) as sizes:
-        objects = list(repo.object_store)
-        kinds = {type(repo.object_store[sha]).__name__ for sha in objects}
-        assert {"Blob", "Tree", "Commit", "Tag"} <= kinds
-        for sha in objects:
-            size, peak = sizes.of(sha)
-            assert size == len(repo.object_store.get_raw(sha)[1])
-            assert peak >= size
-        places = [sizes._find(sha) for sha in objects]
-        assert any(place and sizes._entry(*place)[2] for place in places), "no delta was tested"
+def test_objects_of_every_kind_are_those_of_dulwich_and_measured_before_they_are_read(history: Path) -> None:
+    with Repo(str(history)) as repo, Objects(repo.object_store.path, repo.object_format) as objects:
+        ids = list(repo.object_store)
+        kinds = set()
+        for digits in ids:
+            object_id, expected = bytes.fromhex(digits.decode()), repo.object_store[digits]
+            kinds.add(kind := expected.type_name.decode())
+            found = objects.read(object_id, kind)
+            assert found.content == expected.as_raw_string()
+            assert objects.size(object_id) == found.size_bytes == len(found.content) <= found.peak_bytes
+            assert objects.kind(object_id) == kind
+        assert kinds == {"blob", "tree", "commit", "tag"}
+        chains = [len(objects._chain(*next(objects._places(bytes.fromhex(each.decode()))))) for each in ids]
+        assert max(chains) > 2, "no delta was tested"
 
 
 def test_files_above_the_bound_are_dropped_unread(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +109,7 @@ def test_files_above_the_bound_are_dropped_unread(history: Path, monkeypatch: py
     assert set(texts_by_path(documents)) == {name for name, size in sizes.items() if size <= 1500}
     large = {row["path"]: row["size_bytes"] for row in dropped if row["reason"] == "too_large"}
     assert large == {name: size for name, size in sizes.items() if size > 1500}
-    monkeypatch.setattr(git_source, "_MAX_EXPANDED_BYTES", 2000)
+    monkeypatch.setattr(git_objects, "MAX_EXPANDED_BYTES", 2000)
     _, dropped = read_all(source(history, include=("pkg/m0.py",), revision="v1"))
     assert set(reasons_by_path(dropped).values()) <= {"archive_bomb"}
 
@@ -117,7 +127,7 @@ def test_splits_are_bounded_and_independent_of_packing(history: Path, tmp_path: 
 
 
 def test_an_unknown_revision_or_no_repository_is_a_config_error(history: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sources\.s\.revision: .* no commit 'v9'; .*refs/heads/main"):
+    with pytest.raises(ConfigError, match=r"sources\.s\.revision: .* no commit 'v9' .*refs/heads/main"):
         list_splits(source(history, revision="v9"))
     with pytest.raises(ConfigError, match="no git repository; name the folder"):
         list_splits(source(tmp_path))
@@ -173,3 +183,73 @@ def test_names_that_are_no_utf8_and_submodules(tmp_path: Path) -> None:
         commit(repo, tree)
     documents, dropped = read_all(source(tmp_path))
     assert [row["path"] for row in documents] == ["a\ufffdFF.py"] and dropped == []
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Path, dict[str, bytes] | None]]:
+    return list(case_module("git_repositories").write(tmp_path_factory.mktemp("cases")))
+
+
+@needs_git
+@pytest.mark.slow
+def test_every_case_is_read_as_git_reads_it(cases: list[tuple[str, Path, dict[str, bytes] | None]]) -> None:
+    for name, place, expected in cases:
+        documents, dropped = read_all(source(place))
+        texts = {path: text.encode() for path, text in texts_by_path(documents).items()}
+        assert texts == {path: text for path, text in (expected or {}).items() if not is_hidden(path)}, name
+        assert [row["reason"] for row in dropped] == ([] if expected else ["unreadable"]), name
+
+
+@needs_git
+def test_the_program_that_compares_with_git_finds_what_differs(
+    history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as sound:
+        git_differences.main([str(history)])
+    monkeypatch.setattr(git_differences, "_TRUE_OF", {})
+    with pytest.raises(SystemExit) as different:
+        git_differences.main([str(history)])
+    assert (sound.value.code, different.value.code) == (0, 1)
+    assert f"{history}: bin.dat: binary" in capsys.readouterr().out
+
+
+@needs_git
+def test_an_empty_and_a_headless_repository_are_rows_among_others(tmp_path: Path) -> None:
+    for name in ("empty", "headless", "sound"):
+        git(tmp_path, "init", "-q", "-b", "main", name)
+    for name in ("headless", "sound"):
+        git(write(tmp_path / name, {"a.py": name}), "add", ".")
+        git(tmp_path / name, "commit", "-q", "-m", "x")
+    git(tmp_path / "headless", "symbolic-ref", "HEAD", "refs/heads/gone")
+    documents, dropped = read_all(source(tmp_path / "*"))
+    assert [row["text"] for row in documents] == ["sound"]
+    assert reasons_by_path(dropped) == {"empty": "unreadable", "headless": "unreadable"}
+    details = {row["path"]: row["detail"] for row in dropped}
+    assert "HEAD names refs/heads/main, which has no commit; it has no references" in details["empty"]
+    assert "HEAD names refs/heads/gone, which has no commit; its references are refs/heads/main" in details["headless"]
+
+
+@needs_git
+def test_a_revision_or_a_repository_that_only_some_inputs_lack_is_a_row(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        git(tmp_path, "init", "-q", "-b", "main", name)
+        git(write(tmp_path / name, {"a.py": name}), "add", ".")
+        git(tmp_path / name, "commit", "-q", "-m", "x")
+    git(tmp_path / "one", "tag", "v1")
+    write(tmp_path / "three", {"a.py": "no repository"})
+    documents, dropped = read_all(source(tmp_path / "*", revision="v1"))
+    assert [row["text"] for row in documents] == ["one"]
+    details = {row["path"]: row["detail"] for row in dropped}
+    assert "has no commit 'v1'" in details["two"] and "its references are refs/heads/main" in details["two"]
+    assert "no git repository" in details["three"]
+    with pytest.raises(ConfigError, match="has no commit 'v9'"):
+        list_splits(source(tmp_path / "*", revision="v9"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.org/a/b.git", "ssh://git@example.org/a/b", "git@example.org:a/b.git", "git://example.org/a/b"],
+)
+def test_the_url_of_a_repository_is_answered_with_the_command_that_clones_it(url: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sources\.s\.path: {url}: .*git clone --bare {url}\)"):
+        list_splits(Source(name="s", kind="git", path=url))

@@ -1,28 +1,29 @@
 """Sources of kind `git`: a repository, bare or not, at a revision, read from its object store without a checkout.
 
-Flows in: local folders that hold a repository. Flows out: splits of (path, object id) pairs, and their documents. Links
-and submodules are no documents; hidden files are left out. No object is expanded before its size is known.
+Flows in: local folders that hold a repository. Flows out: splits of (path, object id) pairs, and
+their documents. Links and submodules are no documents; hidden files are left out. No object is
+expanded before its size is known. A repository that cannot be read is a row of `dropped`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 from dulwich.errors import NotGitRepository
-from dulwich.objectspec import parse_commit
+from dulwich.objects import parse_tree
 from dulwich.repo import Repo
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
 from codemill.pipeline.places import is_url
 from codemill.pipeline.sources.folders import GIT_FAULTS, origin_name
-from codemill.pipeline.sources.git_sizes import ObjectSizes
+from codemill.pipeline.sources.git_objects import Objects
+from codemill.pipeline.sources.git_revisions import NoRevisionError, commit_tree, find_commit, replacements
 from codemill.pipeline.sources.inputs import (
     Input,
     Split,
@@ -34,14 +35,18 @@ from codemill.pipeline.sources.inputs import (
     shown,
     text_bytes,
 )
-from codemill.pipeline.sources.repository import LICENSE_FILE_BYTES, stated_license, states_license
+from codemill.pipeline.sources.repository import (
+    LICENSE_FILE_BYTES,
+    remote_name,
+    stated_license,
+    states_license,
+)
 from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
 
 # A few objects can name the same folder over and over: 30 kB of them, 10^10 paths. The largest public repositories
 # have about half a million.
 _MAX_FILES = 2_000_000
 _MAX_DEPTH = 128  # folders in folders
-_MAX_EXPANDED_BYTES = 256 * 1024 * 1024  # of any object that must be rebuilt on the way to a file's text
 
 
 @dataclass
@@ -52,18 +57,24 @@ class _Listing:
     files: list[tuple[str, str, int]] = field(default_factory=list)  # (path, object id, `text_bytes`), by path
     license: str | None = None
     lost: list[tuple[str, str, str]] = field(default_factory=list)  # (reason, path, detail)
+    fault: Exception | None = None  # why nothing of it can be read
 
 
 def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Split]:
     """The splits of a git source: `part` is its [path, object id] pairs, their repository and its licence.
 
-    Raises ConfigError for what is no repository, or has no such revision.
+    Raises ConfigError for a URL, and where no path is a repository or none has the revision; where
+    only some are or have it, the others are rows of `dropped`.
     """
+    _check_paths(source)
     wanted = selector(source)
-    for entry in find_inputs(source):
-        if is_url(entry.base):
-            raise ConfigError(f"sources.{source.name}.path: {entry.url}: kind git reads local folders; clone it first")
+    mistakes: list[tuple[Input, _Listing]] = []
+    inputs = find_inputs(source)
+    for entry in inputs:
         listing = _list(source, entry)
+        if isinstance(listing.fault, NotGitRepository | NoRevisionError):
+            mistakes.append((entry, listing))
+            continue
         for reason, path, detail in listing.lost:
             losses.drop(reason, path, listing.repo, detail)
         taken = (file for file in listing.files if wanted is None or wanted(file[0]))
@@ -71,38 +82,56 @@ def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Sp
             files = [[path, sha] for path, sha, _ in run]
             part = {"files": files, "repo": listing.repo, "license": listing.license}
             yield Split(source.name, entry.url, source.kind, part, sum(file[2] for file in run), fingerprint(part))
+    if len(mistakes) == len(inputs):
+        raise _mistake(source, *mistakes[0])
+    for entry, listing in mistakes:
+        losses.drop("unreadable", entry.name, listing.repo, str(_mistake(source, entry, listing)))
+
+
+def _check_paths(source: Source) -> None:
+    """Raises ConfigError for a path that is a URL, of any file system or of a git server."""
+    for path in [source.path] if isinstance(source.path, str) else source.path:
+        if path.startswith("file://") or os.path.lexists(path):
+            continue
+        if remote_name(path) is None and not is_url(path):
+            continue
+        clone = f"git clone --bare {path}" if remote_name(path) else "git clone"
+        raise ConfigError(
+            f"sources.{source.name}.path: {path}: kind git reads local folders; clone the repository first"
+            f" ({clone}) and name the folder that it makes"
+        )
+
+
+def _mistake(source: Source, entry: Input, listing: _Listing) -> ConfigError:
+    """What the config says wrongly of an input."""
+    if isinstance(listing.fault, NoRevisionError):
+        return ConfigError(f"sources.{source.name}.revision: {entry.url} has {listing.fault}")
+    return ConfigError(
+        f"sources.{source.name}.path: {entry.url}: no git repository; name the folder that holds .git or is bare,"
+        " or set kind: tree"
+    )
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[Repo, Objects]]:
+    with Repo(path) as repo, Objects(os.fspath(repo.object_store.path), repo.object_format) as objects:
+        yield repo, objects
 
 
 def _list(source: Source, entry: Input) -> _Listing:
     listing = _Listing(source.repo or _folder_name(entry.url))
     try:
-        with Repo(entry.url) as repo:
+        with _opened(entry.url) as (repo, objects):
             listing.repo = source.repo or origin_name(repo) or listing.repo
-            commit = _commit(source, repo)
-            with ObjectSizes(repo.object_store) as sizes:
-                listing.license = _list_files(repo.object_store, commit.tree, sizes, listing)
-    except NotGitRepository:
-        raise ConfigError(
-            f"sources.{source.name}.path: {entry.url}: no git repository; name the folder that holds .git or is bare,"
-            " or set kind: tree"
-        ) from None
-    except ConfigError:
-        raise
+            objects.replaced = replacements(repo)
+            tree = commit_tree(objects, find_commit(repo, objects, source.revision))
+            listing.license = _list_files(objects, tree, listing)
+    except (NotGitRepository, NoRevisionError) as error:
+        listing.fault = error
     except GIT_FAULTS as error:
-        listing.lost.append(("unreadable", entry.name, f"its objects cannot be read ({error!r})"))
+        listing.lost.append(("unreadable", entry.name, f"its objects cannot be read ({_said(error)})"))
     listing.files.sort()
     return listing
-
-
-def _commit(source: Source, repo: Repo) -> Any:
-    try:
-        return parse_commit(repo, source.revision)
-    except (KeyError, ValueError):
-        names = [shown(os.fsdecode(ref)) for ref in sorted(repo.refs.keys())[:20]]
-        raise ConfigError(
-            f"sources.{source.name}.revision: {repo.path} has no commit {source.revision!r}; its references are"
-            f" {', '.join(names)}"
-        ) from None
 
 
 def _folder_name(folder: str) -> str:
@@ -110,80 +139,93 @@ def _folder_name(folder: str) -> str:
     return shown(os.path.basename(os.path.realpath(folder)).removesuffix(".git"))  # noqa: PTH119
 
 
-def _list_files(store: Any, tree: bytes, sizes: ObjectSizes, listing: _Listing) -> str | None:
+def _said(error: Exception) -> str:
+    """What an error says; dulwich's own need the name of their class."""
+    return str(error) if isinstance(error, DataError) else repr(error)
+
+
+def _list_files(objects: Objects, tree: bytes, listing: _Listing) -> str | None:
     """Add the plain files of a tree that are not hidden; returns the licence that those at the top state."""
     stated: list[tuple[str, bytes]] = []
     todo = [("", tree)]
     while todo:
         folder, tree = todo.pop()
         try:
-            entries = _folder_entries(store, folder, tree, sizes)
+            entries = _folder_entries(objects, folder, tree)
         except GIT_FAULTS as error:
-            listing.lost.append(("unreadable", folder or listing.repo, f"the folder cannot be listed ({error!r})"))
+            detail = f"the folder cannot be listed: tree {tree.hex()}: {_said(error)}"
+            listing.lost.append(("unreadable", folder or listing.repo, detail))
             continue
-        for name, mode, sha in entries:
+        for name, mode, object_id in entries:
             path = folder + name
             if stat.S_ISDIR(mode):
-                todo.append((f"{path}/", sha))
+                todo.append((f"{path}/", object_id))
                 continue
             if len(listing.files) == _MAX_FILES:
                 detail = f"more than {_MAX_FILES} files; the others were not listed"
                 listing.lost.append(("archive_bomb", listing.repo, detail))
                 return stated_license(stated)
-            size_bytes, peak_bytes = _sizes(sizes, sha)
-            listing.files.append((path, sha.decode(), text_bytes(size_bytes)))
-            if states_license(path) and 0 < peak_bytes <= LICENSE_FILE_BYTES:
-                stated.append((path, store.get_raw(sha)[1]))
+            listing.files.append((path, objects.actual(object_id).hex(), text_bytes(_size(objects, object_id))))
+            if states_license(path):
+                stated += _license_file(objects, path, object_id)
     return stated_license(stated)
 
 
-def _folder_entries(store: Any, folder: str, tree: bytes, sizes: ObjectSizes) -> list[tuple[str, int, bytes]]:
+def _folder_entries(objects: Objects, folder: str, tree: bytes) -> list[tuple[str, int, bytes]]:
     """(name, mode, object id) of the folders and plain files in a folder that are not hidden."""
-    if folder.count("/") > _MAX_DEPTH or sizes.of(tree)[1] > _MAX_EXPANDED_BYTES:
-        raise DataError("it is too deep or too large")
-    entries = [(shown(os.fsdecode(entry.path)), entry.mode, entry.sha) for entry in store[tree].items()]
+    if folder.count("/") > _MAX_DEPTH:
+        raise DataError(f"it is more than {_MAX_DEPTH} folders deep")
+    parsed = parse_tree(objects.content(tree, "tree"), objects.id_bytes)
+    entries = [(shown(os.fsdecode(name)), mode, bytes.fromhex(sha.decode())) for name, mode, sha in parsed]
     return [e for e in entries if not is_hidden(e[0]) and (stat.S_ISDIR(e[1]) or stat.S_ISREG(e[1]))]
 
 
-def _sizes(sizes: ObjectSizes, sha: bytes) -> tuple[int, int]:
-    """As `ObjectSizes.of`, zero for an object that is damaged: the reading reports it."""
+def _size(objects: Objects, object_id: bytes) -> int:
+    """Bytes of a file; zero where it is damaged: the reading reports it."""
     try:
-        return sizes.of(sha)
+        return objects.size(object_id)
     except GIT_FAULTS:
-        return 0, 0
+        return 0
+
+
+def _license_file(objects: Objects, path: str, object_id: bytes) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of a file that may state the licence, where it can be read; the reading reports it otherwise."""
+    try:
+        content = objects.read(object_id, "blob", LICENSE_FILE_BYTES).content
+    except GIT_FAULTS:
+        return
+    if content is not None:
+        yield path, content
 
 
 def read_git(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
-    """The files of a split. dulwich rebuilds objects one by one; each must have the hash that is its id."""
-    repo_name, license_id = split.part["repo"], split.part["license"]
-    try:
-        repo = Repo(split.url)
-        sizes = ObjectSizes(repo.object_store)
-    except GIT_FAULTS as error:
-        gatherer.drop("unreadable", repo_name, repo_name, f"the repository cannot be opened ({error!r})")
-        return
-    with repo, sizes:
-        for path, sha in split.part["files"]:
-            try:
-                size_bytes, peak_bytes = sizes.of(sha.encode())
-                if size_bytes > gatherer.max_size_bytes:
-                    gatherer.drop_too_large(path, repo_name, size_bytes)
-                elif peak_bytes > _MAX_EXPANDED_BYTES:
-                    detail = f"{peak_bytes} bytes must be expanded to read {size_bytes}"
-                    gatherer.drop("archive_bomb", path, repo_name, detail, size_bytes)
-                else:
-                    gatherer.add(_content(repo.object_store, sha), path, Origin(repo_name), Stated(license_id))
-            except GIT_FAULTS as error:
-                gatherer.drop("unreadable", path, repo_name, f"object {sha} cannot be read ({error!r})")
+    """The files of a split, one by one; the content of each must have the hash that is its id."""
+    files, repo_name = split.part["files"], split.part["repo"]
+    origin, stated = Origin(repo_name), Stated(split.part["license"])
+    with ExitStack() as stack:
+        try:
+            _, objects = stack.enter_context(_opened(split.url))
+        except GIT_FAULTS as error:
+            detail = f"the repository cannot be opened, so {len(files)} files are lost ({_said(error)})"
+            gatherer.drop("unreadable", repo_name, repo_name, detail)
+            return
+        for path, sha in files:
+            _read_file(objects, path, sha, origin, stated, gatherer)
             if gatherer.full:
                 yield from gatherer.take()
 
 
-def _content(store: Any, sha: str) -> bytes:
-    """A file's bytes. Raises DataError where they do not have the hash that is their id."""
-    content = store.get_raw(sha.encode())[1]
-    state = hashlib.new("sha1" if len(sha) == 40 else "sha256", b"blob %d\0" % len(content), usedforsecurity=False)
-    state.update(content)
-    if state.hexdigest() != sha:
-        raise DataError(f"its content has the hash {state.hexdigest()}")
-    return content
+def _read_file(objects: Objects, path: str, sha: str, origin: Origin, stated: Stated, gatherer: Gatherer) -> None:
+    """Add a file to what was gathered, or the row that says why not."""
+    try:
+        found = objects.read(bytes.fromhex(sha), "blob", gatherer.max_size_bytes)
+    except GIT_FAULTS as error:
+        gatherer.drop("unreadable", path, origin.repo, f"object {sha} cannot be read: {_said(error)}")
+        return
+    if found.size_bytes > gatherer.max_size_bytes:
+        gatherer.drop_too_large(path, origin.repo, found.size_bytes)
+    elif found.content is None:
+        detail = f"{found.chain_bytes} bytes must be expanded to read {found.size_bytes}"
+        gatherer.drop("archive_bomb", path, origin.repo, detail, found.size_bytes)
+    else:
+        gatherer.add(found.content, path, origin, stated)
