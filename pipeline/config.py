@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from codemill.pipeline.language_names import language_name
 from codemill.settings import (
     Int32,
     NonNegativeInt,
@@ -29,6 +30,20 @@ _MOST_SHARES = 1 + 1e-9  # shares are decimal fractions, and add up with roundin
 
 ShardCount = Annotated[int, Field(ge=1, le=99_999)]  # five digits in a file's name
 
+
+def _each_language_once(value: Any) -> Any:
+    """Two keys may be one language (`js` and `JavaScript`); pydantic would keep the last and lose the other."""
+    first: dict[str, str] = {}
+    for key in value if isinstance(value, Mapping) else ():
+        name = language_name(key) if isinstance(key, str) else str(key)
+        if name in first:
+            raise ValueError(f"{first[name]!r} and {key!r} are the same language; give it once")
+        first[name] = key
+    return value
+
+
+LanguageName = Annotated[str, AfterValidator(language_name)]  # lower case, whatever is given
+_LanguageKeys = BeforeValidator(_each_language_once)
 
 class Columns(Section):
     """Which column of a table holds what; `a.b` reads inside a struct. Null: the table has no such column."""
@@ -96,11 +111,11 @@ class Filter(FilterLimits):
     """What is let in."""
 
     max_size_bytes: PositiveInt = 1_048_576  # larger files are not read at all
-    languages: tuple[str, ...] | None = None  # lower-case Linguist names; null = all, known or not
+    languages: tuple[LanguageName, ...] | None = None  # null = all, known or not
     licenses: tuple[str, ...] | None = None  # SPDX ids; null = all
     unknown_license: Literal["keep", "drop"] = "drop"  # where `licenses` is set
     opt_out: OnePath | None = None  # a text file: one repository a line
-    per_language: dict[str, FilterOverride] = Field(default_factory=dict)
+    per_language: Annotated[dict[LanguageName, FilterOverride], _LanguageKeys] = Field(default_factory=dict)
 
 
 class Redact(Section):
@@ -194,7 +209,7 @@ class MixtureWeight(Section):
 class MixtureSource(MixtureWeight):
     """A source's weight, and those of languages inside it (shares are then of the source's own tokens)."""
 
-    languages: dict[str, MixtureWeight] = Field(default_factory=dict)
+    languages: Annotated[dict[LanguageName, MixtureWeight], _LanguageKeys] = Field(default_factory=dict)
 
 
 class Mixture(Section):

@@ -1,185 +1,240 @@
-"""The language of a document: by file name, then extension, then shebang.
+"""The language of a document, as GitHub's Linguist finds it: by modeline, file name, shebang, extension and content.
 
-Flows in: paths and texts. Flows out: lower-case names as GitHub's Linguist spells them, null where unknown.
-The tables of names, extensions and interpreters are those of `identify`; its tags become Linguist names by
-`_RENAMED`, and `_MORE_EXTENSIONS` fills its gaps. A few extensions belong to several languages; `_BY_CONTENT`
-says which text decides. Paths are looked up by Arrow kernels; only distinct shebang lines are parsed in
-Python.
+Flows in: paths and texts. Flows out: lower-case names of Linguist, null where unknown. Each way to find it gives a row
+candidates; the ways go on until one candidate is left. Where several remain, Linguist has a classifier; here the first
+counts, which is the most common one (`benchmarks/linguist_table.py` orders them). Paths are looked up by Arrow kernels,
+and expressions are RE2's, so that no text takes more than linear time. Only a text whose path leaves a question is
+looked at beyond its first and last lines.
 """
 
 from __future__ import annotations
 
-import io
+import functools
+import re
 from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from identify.extensions import EXTENSIONS, EXTENSIONS_NEED_BINARY_CHECK, NAMES
-from identify.identify import parse_shebang, tags_from_interpreter
 
-from codemill.pipeline.text_statistics import text_heads
-
-_HEAD_BYTES = 16_384  # of a text with an ambiguous extension that are looked at
-_SHEBANG_BYTES = 256  # Linux reads no more (BINPRM_BUF_SIZE)
-
-# identify's tag -> Linguist's name. A file may have several tags; the first of `_NAME_OF_TAG` that it has
-# counts, so the special ones (a notebook is JSON too) stand before the general ones.
-_RENAMED = {
-    "jupyter": "jupyter notebook", "pyi": "python", "scons": "python", "objective-c++": "objective-c++",
-    "xhtml": "html", "svg": "svg", "xsl": "xslt", "geojson": "json", "json5": "json5", "jsonld": "jsonld",
-    "jsx": "javascript", "ts": "typescript", "edn": "edn", "c2hs": "c2hs haskell",
-    "literate-haskell": "literate haskell", "csh": "tcsh", "tcsh": "tcsh", "asm": "assembly",
-    "avro-schema": "json", "batch": "batchfile", "bazel": "starlark", "tiltfile": "starlark", "bib": "bibtex",
-    "coffee": "coffeescript", "cuda": "cuda", "dtd": "xml", "erb": "html+erb", "gemfile-lock": "gemfile.lock",
-    "gitattributes": "git attributes", "gitconfig": "git config", "gitignore": "ignore list",
-    "dockerignore": "ignore list", "npmignore": "ignore list", "go-mod": "go module",
-    "go-sum": "go checksums", "jade": "pug", "java-properties": "java properties", "lazarus": "pascal",
-    "plist": "xml property list", "pofile": "gettext catalog", "proto": "protocol buffer",
-    "robot": "robotframework", "rst": "restructuredtext", "salt": "saltstack", "spec": "rpm spec",
-    "system-verilog": "systemverilog", "terraform": "hcl", "textproto": "protocol buffer text format",
-    "vb": "visual basic .net", "vim": "vim script", "vtl": "velocity template language",
-    "sln": "microsoft visual studio solution", "dotenv": "dotenv",
-}  # fmt: skip
-_SAME = (
-    "asciidoc", "aspectj", "astro", "awk", "beancount", "bitbake", "c", "c#", "c++", "clojure", "cmake",
-    "crystal", "cson", "css", "csv", "cue", "cython", "dart", "diff", "dockerfile", "editorconfig", "ejs",
-    "elixir", "elm", "erlang", "f#", "fish", "fortran", "gdscript", "gherkin", "gleam", "go", "graphql",
-    "groovy", "handlebars", "haskell", "hcl", "hlsl", "html", "idl", "idris", "ini", "java", "javascript",
-    "jinja", "jsonnet", "julia", "kotlin", "lean", "less", "liquid", "lua", "luau", "m4", "makefile",
-    "markdown", "mdx", "meson", "metal", "mustache", "nim", "nix", "nunjucks", "nushell", "objective-c",
-    "ocaml", "pascal", "perl", "php", "plantuml", "powershell", "prisma", "pug", "puppet", "purescript",
-    "python", "qml", "r", "ruby", "rust", "sas", "sass", "scala", "scheme", "scss", "shell", "solidity",
-    "sql", "stylus", "svelte", "swift", "templ", "tex", "thrift", "toml", "tsv", "tsx", "twig", "vala",
-    "verilog", "vhdl", "vue", "xquery", "yaml", "yang", "zig", "json", "xml",
-)  # fmt: skip
-_NAME_OF_TAG = {**_RENAMED, **{tag: tag for tag in _SAME}, "plain-text": "text"}
-
-_MORE_EXTENSIONS = {
-    "abap": "abap", "ada": "ada", "adb": "ada", "ads": "ada", "agda": "agda", "applescript": "applescript",
-    "as": "actionscript", "aspx": "asp.net", "awk": "awk", "bicep": "bicep", "cbl": "cobol", "cfg": "ini",
-    "cnf": "ini", "cob": "cobol", "cts": "typescript", "d": "d", "dfm": "pascal", "dockerfile": "dockerfile",
-    "dot": "graphviz (dot)", "dpr": "pascal", "eex": "html+eex", "el": "emacs lisp", "es6": "javascript",
-    "f": "fortran", "f77": "fortran", "for": "fortran", "frag": "glsl", "fsi": "f#", "fth": "forth",
-    "glsl": "glsl", "gv": "graphviz (dot)", "h++": "c++", "hack": "hack", "heex": "html+eex", "hx": "haxe",
-    "jsm": "javascript", "ksh": "shell", "l": "lex", "lex": "lex", "lisp": "common lisp", "ll": "llvm",
-    "lsp": "common lisp", "m": "matlab", "mlir": "mlir", "mojo": "mojo", "mts": "typescript",
-    "nasm": "assembly", "nsi": "nsis", "odin": "odin", "org": "org", "p6": "raku", "pde": "processing",
-    "pgsql": "plpgsql", "pkb": "plsql", "pks": "plsql", "plsql": "plsql", "prolog": "prolog",
-    "ps": "postscript", "raku": "raku", "rkt": "racket", "rmd": "rmarkdown", "scad": "openscad",
-    "scd": "supercollider", "sml": "standard ml", "sparql": "sparql", "st": "smalltalk", "stan": "stan",
-    "tcl": "tcl", "tk": "tcl", "ttl": "turtle", "vbs": "vbscript", "vert": "glsl", "vy": "vyper",
-    "wast": "webassembly", "wat": "webassembly", "wl": "wolfram language", "y": "yacc", "yacc": "yacc",
-}  # fmt: skip
-_MORE_NAMES = {
-    ".emacs": "emacs lisp", ".vimrc": "vim script", "BUILD.bazel": "starlark", "Capfile": "ruby",
-    "Guardfile": "ruby", "Justfile": "just", "Kbuild": "makefile", "LICENCE": "text",
-    "Makefile.am": "makefile", "Makefile.in": "makefile", "Podfile": "ruby", "WORKSPACE.bazel": "starlark",
-    "composer.lock": "json", "justfile": "just", "requirements.txt": "pip requirements",
-}  # fmt: skip
-_MORE_INTERPRETERS = {
-    "bun": "javascript", "deno": "typescript", "dtrace": "dtrace", "fish": "fish", "gawk": "awk",
-    "groovy": "groovy", "guile": "scheme", "julia": "julia", "lua": "lua", "luajit": "lua",
-    "make": "makefile", "mawk": "awk", "ocaml": "ocaml", "osascript": "applescript", "pwsh": "powershell",
-    "pypy": "python", "pypy3": "python", "racket": "racket", "rscript": "r", "runhaskell": "haskell",
-    "sbcl": "common lisp", "scala": "scala", "sed": "sed", "swift": "swift", "tclsh": "tcl",
-    "ts-node": "typescript", "tsx": "typescript", "wish": "tcl",
-}  # fmt: skip
-
-_OBJECTIVE_C = r"(?m)^\s*(?:@(?:interface|implementation|protocol|class|property|end)\b|#import\s)"
-_CPP = (
-    r"(?m)^\s*(?:template\s*<|(?:inline\s+)?namespace(?:\s+[\w:]+)?\s*\{|class\s+\w+(?:\s+\w+)?\s*[:{;]|using\s+namespace\b"
-    r"|using\s+\w+\s*=|(?:public|private|protected)\s*:\s*$|constexpr\b|#\s*include\s*<[a-z_]+>)|\bstd::\w"
+from codemill.buffers import text_buffers
+from codemill.pipeline.language_heads import (
+    Ends,
+    begin_xml,
+    find_ends,
+    modelines,
+    shebangs,
+    take_spans,
 )
-# extension -> (pattern, language) in order; the first pattern found in a text's head decides, else the tables
-# above. So `.h` is C unless it shows Objective-C or C++, `.m` MATLAB unless Objective-C, `.pl` Perl unless a
-# Prolog clause starts a line, `.v` Verilog unless Coq, `.ts` TypeScript unless the XML of Qt Linguist.
-_BY_CONTENT = {
-    "h": ((_OBJECTIVE_C, "objective-c"), (_CPP, "c++")),
-    "m": ((_OBJECTIVE_C, "objective-c"),),
-    "pl": ((r"(?m)^(?::-|[a-z]\w*\([^()#;]*\)\s*:-)", "prolog"),),
-    "v": ((r"(?m)^\s*(?:Require\b|Theorem\b|Lemma\b|Proof\b|Definition\b|Inductive\b)", "coq"),),
-    "ts": ((r"^\s*<(?:\?xml|!DOCTYPE TS|TS\b)", "xml"),),
-}
+from codemill.pipeline.language_names import linguist_table
+
+_CONTENT_BYTES = 50 * 1024  # of a text that rules look at; Linguist's bound
+_MAN_PAGE = r"\.(?:[1-9](?:[a-z_][a-z_0-9]*)?|0p|n|man|mdoc)(?:\.in)?$"
+_NONE = 0  # the number of no candidates
 
 
-def _linguist_name(tags: Iterable[str]) -> str | None:
-    """The Linguist name for a set of identify's tags; null where they name no language."""
-    present = set(tags)
-    return next((name for tag, name in _NAME_OF_TAG.items() if tag in present), None)
+class _Candidates:
+    """The tuples of candidates that occur, numbered; 0 is none."""
+
+    def __init__(self, tuples: Iterable[tuple[str, ...]] = ((),)) -> None:
+        self.tuples = list(tuples)
+        self._numbers = {names: number for number, names in enumerate(self.tuples)}
+
+    def number(self, names: Iterable[str]) -> int:
+        key = tuple(names)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.tuples)
+            self.tuples.append(key)
+        return self._numbers[key]
+
+    def open_rows(self, numbers: np.ndarray) -> np.ndarray:
+        """The rows that have not exactly one candidate."""
+        return np.flatnonzero(np.array([len(names) != 1 for names in self.tuples])[numbers])
+
+    def narrow(self, numbers: np.ndarray, rows: np.ndarray, found: np.ndarray) -> None:
+        """Leave `rows` only the candidates that are in `found` too; where one of the two is none, the other."""
+        pairs, inverse = np.unique(numbers[rows] << 32 | found, return_inverse=True)
+        numbers[rows] = np.array(
+            [self._both(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()], np.int64
+        )[inverse]
+
+    def _both(self, first: int, second: int) -> int:
+        """In the order of the second; the first where they share none."""
+        if first == _NONE or second == _NONE:
+            return first or second
+        return (
+            self.number(name for name in self.tuples[second] if name in self.tuples[first]) or first
+        )
+
+    def first_names(self, numbers: np.ndarray) -> pa.Array:
+        names = pa.array([names[0] if names else None for names in self.tuples], pa.string())
+        return names.take(pa.array(numbers))
 
 
-def _table(tags_of: dict[str, set[str]], more: dict[str, str]) -> tuple[pa.Array, pa.Array]:
-    """(keys, names): one of identify's tables in Linguist names, with our additions, which win."""
-    named = {key: _linguist_name(tags) for key, tags in tags_of.items()}
-    pairs = sorted({key: name for key, name in {**named, **more}.items() if name is not None}.items())
-    return pa.array([key for key, _ in pairs], pa.string()), pa.array([name for _, name in pairs], pa.string())
+class _Lookup:
+    """Candidates by a key."""
+
+    def __init__(self, table: dict[str, list[str]], candidates: _Candidates) -> None:
+        self._keys = pa.array(list(table), pa.string())
+        self._numbers = np.array(
+            [*(candidates.number(names) for names in table.values()), _NONE], np.int64
+        )
+
+    def __call__(self, keys: pa.Array) -> np.ndarray:
+        """int64[n]: the candidates of keys: string[n]."""
+        return self._numbers[
+            pc.fill_null(pc.index_in(keys, self._keys), len(self._keys)).to_numpy()
+        ]
 
 
-_BY_NAME = _table(NAMES, _MORE_NAMES)
-_BY_EXTENSION = _table({**EXTENSIONS_NEED_BINARY_CHECK, **EXTENSIONS}, _MORE_EXTENSIONS)
+class _Tables:
+    """Linguist's tables, ready for Arrow."""
+
+    def __init__(self) -> None:
+        table = linguist_table()
+        self.candidates = _Candidates()
+        own_names = {name: [name] for name in table["languages"]}
+        aliases = {alias: [name] for alias, name in table["aliases"].items()}
+        self.by_mode = _Lookup(own_names | aliases, self.candidates)
+        self.by_filename = _Lookup(table["filenames"], self.candidates)
+        self.by_interpreter = _Lookup(
+            table["more"]["interpreters"] | table["interpreters"], self.candidates
+        )
+        self.by_extension = _Lookup(table["extensions"], self.candidates)
+        more = table["more"]["filenames"] | table["filenames"]
+        stems = {
+            name: own for name, own in more.items() if re.fullmatch("[A-Z][^.]*|makefile", name)
+        }
+        self.by_more_names = _Lookup(more, self.candidates)
+        self.by_more_extensions = _Lookup(table["more"]["extensions"], self.candidates)
+        self.by_stem = _Lookup(stems, self.candidates)
+        self.longest_extension = max(extension.count(".") for extension in table["extensions"])
+        self.man_page = self.candidates.number(["roff manpage", "roff"])
+        self.xml = self.candidates.number(["xml"])
+        self.rules = [group["rules"] for group in table["rules"]]
+        group_of = {
+            extension: i
+            for i, group in enumerate(table["rules"])
+            for extension in group["extensions"]
+        }
+        self.rule_extensions = pa.array(list(group_of), pa.string())
+        self.rule_groups = np.array([*group_of.values(), -1])
 
 
-def _look_up(keys: pa.Array, table: tuple[pa.Array, pa.Array]) -> pa.Array:
-    return table[1].take(pc.index_in(keys, table[0]))
+_tables = functools.cache(_Tables)
 
 
 def detect_languages(paths: pa.Array, texts: pa.Array) -> pa.Array:
     """string[n]: the lower-case Linguist name of each document, null = unknown.
 
-    paths: string[n], `/` separates; texts: large_string[n]. The whole file name decides first (`Makefile`),
-    then the extension, then the part before the first dot (`Dockerfile.alpine`), then the shebang.
+    paths: string[n], `/` separates; texts: large_string[n].
     """
+    tables = _tables()
+    candidates = _Candidates(tables.candidates.tuples)
     names = pc.replace_substring_regex(paths.cast(pa.string()), r"(?s)^.*/", "")
-    extensions = pc.utf8_lower(pc.struct_field(pc.extract_regex(names, r"(?s)\.(?P<ext>[^.]*)$"), "ext"))
-    stems = pc.replace_substring_regex(names, r"(?s)\..*$", "")
-    languages = pc.coalesce(_look_up(names, _BY_NAME), _look_up(extensions, _BY_EXTENSION), _look_up(stems, _BY_NAME))
-    languages = _settle_by_content(languages, extensions, texts)
-    return _settle_by_shebang(languages, texts)
+    lower = pc.utf8_lower(names)
+    ends = find_ends(text_buffers(texts))
+    numbers = np.zeros(len(texts), np.int64)
+
+    rows, modes = modelines(ends)
+    candidates.narrow(numbers, rows, tables.by_mode(modes))
+    _narrow_open(numbers, tables.by_filename(names), candidates)
+    interpreters = _interpreters(ends)
+    _narrow_open(numbers, tables.by_interpreter(interpreters), candidates)
+    _narrow_open(numbers, _by_extension(lower), candidates)
+    _without_candidates(numbers, lower, ends)
+    last_extensions = pc.struct_field(pc.extract_regex(lower, r"(?s)(?P<last>\.[^.]*)$"), "last")
+    _by_content(numbers, last_extensions, ends, candidates)
+    _by_more(numbers, names, last_extensions, interpreters)
+    return candidates.first_names(numbers)
 
 
-def _settle_by_content(languages: pa.Array, extensions: pa.Array, texts: pa.Array) -> pa.Array:
-    """Decide the extensions that belong to several languages by the head of the text."""
-    for extension, choices in _BY_CONTENT.items():
-        rows = np.flatnonzero(pc.fill_null(pc.equal(extensions, extension), False).to_numpy(zero_copy_only=False))
-        if not len(rows):
-            continue
-        heads = text_heads(texts.take(pa.array(rows)), _HEAD_BYTES)
-        settled = pa.nulls(len(rows), pa.string())
-        for pattern, language in choices:
-            found = pc.if_else(pc.match_substring_regex(heads, pattern), language, pa.scalar(None, pa.string()))
-            settled = pc.coalesce(settled, found)
-        languages = _replace(languages, rows, settled)
-    return languages
+def canonical_languages(names: pa.Array) -> pa.Array:
+    """string[n]: lower-case names with Linguist's name in place of an alias (`golang` -> `go`); others as they are."""
+    aliases = linguist_table()["aliases"]
+    found = pc.index_in(names, pa.array(list(aliases), pa.string()))
+    return pc.coalesce(pa.array(list(aliases.values()), pa.string()).take(found), names)
 
 
-def _settle_by_shebang(languages: pa.Array, texts: pa.Array) -> pa.Array:
-    """Name what is still unknown and starts with `#!`."""
-    heads = text_heads(texts, 2)
-    open_rows = pc.and_(
-        pc.is_null(languages), pc.fill_null(pc.equal(heads, pa.scalar(b"#!", pa.large_binary())), False)
+def _narrow_open(numbers: np.ndarray, found: np.ndarray, candidates: _Candidates) -> None:
+    rows = candidates.open_rows(numbers)
+    candidates.narrow(numbers, rows, found[rows])
+
+
+def _interpreters(ends: Ends) -> pa.Array:
+    """string[n]: the interpreter that each text's shebang names."""
+    rows, named = shebangs(ends)
+    places = np.full(len(ends.starts), len(named), np.int64)
+    places[rows] = np.arange(len(named))
+    return pa.concat_arrays([named, pa.nulls(1, pa.string())]).take(pa.array(places))
+
+
+def _by_extension(lower: pa.Array) -> np.ndarray:
+    """int64[n]: the candidates of the longest known extension of each lower-case file name."""
+    tables = _tables()
+    found = np.zeros(len(lower), np.int64)
+    dots = pc.fill_null(pc.count_substring(lower, "."), 0).to_numpy()
+    for parts in range(1, tables.longest_extension + 1):
+        rows = np.flatnonzero(dots >= parts)
+        extensions = pc.extract_regex(
+            lower.take(pa.array(rows)), rf"(?s)(?P<some>(?:\.[^.]*){{{parts}}})$"
+        )
+        longer = tables.by_extension(pc.struct_field(extensions, "some"))
+        found[rows] = np.where(longer == _NONE, found[rows], longer)
+    return found
+
+
+def _without_candidates(numbers: np.ndarray, lower: pa.Array, ends: Ends) -> None:
+    """Name XML and manual pages among what has no candidate yet."""
+    rows = np.flatnonzero(numbers == _NONE)
+    man_pages = pc.fill_null(pc.match_substring_regex(lower.take(pa.array(rows)), _MAN_PAGE), False)
+    numbers[rows[man_pages.to_numpy(zero_copy_only=False)]] = _tables().man_page
+    numbers[rows[begin_xml(ends, rows)]] = _tables().xml
+
+
+def _by_content(
+    numbers: np.ndarray, extensions: pa.Array, ends: Ends, candidates: _Candidates
+) -> None:
+    """Decide by the rules of an extension; what the rules say counts whatever the candidates were."""
+    tables = _tables()
+    rows = candidates.open_rows(numbers)
+    found = pc.index_in(extensions.take(pa.array(rows)), tables.rule_extensions)
+    groups = tables.rule_groups[pc.fill_null(found, len(tables.rule_extensions)).to_numpy()]
+    for group in np.unique(groups[groups >= 0]).tolist():
+        chosen = rows[groups == group]
+        last = np.minimum(ends.ends[chosen], ends.starts[chosen] + _CONTENT_BYTES)
+        heads = take_spans(ends.texts.data, ends.starts[chosen], last)
+        for rule in tables.rules[group]:
+            holds = _holds(rule, heads)
+            numbers[chosen[holds]] = candidates.number(rule["languages"])
+            chosen, heads = chosen[~holds], heads.filter(pa.array(~holds))
+            if not len(chosen):
+                break
+
+
+def _holds(rule: dict[str, list[str]], heads: pa.Array) -> np.ndarray:
+    """bool[n]: where all expressions of `all` are found and none of `none`."""
+    holds = np.ones(len(heads), bool)
+    for patterns, wanted in ((rule["all"], True), (rule["none"], False)):
+        for pattern in patterns:
+            holds &= (
+                pc.match_substring_regex(heads, pattern).to_numpy(zero_copy_only=False) == wanted
+            )
+    return holds
+
+
+def _by_more(
+    numbers: np.ndarray, names: pa.Array, extensions: pa.Array, interpreters: pa.Array
+) -> None:
+    """Name some of what Linguist does not: `NOTICE`, `a.dtd`, `Dockerfile.alpine`, `#!/usr/bin/lua5.3`."""
+    tables, rows = _tables(), np.flatnonzero(numbers == _NONE)
+    names, extensions, interpreters = (
+        keys.take(pa.array(rows)) for keys in (names, extensions, interpreters)
     )
-    rows = np.flatnonzero(open_rows.to_numpy(zero_copy_only=False))
-    if not len(rows):
-        return languages
-    lines = pc.replace_substring_regex(text_heads(texts.take(pa.array(rows)), _SHEBANG_BYTES), r"(?s)[\r\n].*$", "")
-    encoded = lines.dictionary_encode()
-    interpreted = pa.array([_shebang_language(line) for line in encoded.dictionary.to_pylist()], pa.string())
-    return _replace(languages, rows, interpreted.take(encoded.indices))
-
-
-def _shebang_language(line: bytes) -> str | None:
-    command = [word for word in parse_shebang(io.BytesIO(line)) if "=" not in word]  # env's variables
-    if not command:
-        return None
-    interpreter = command[0].rpartition("/")[2].lower()
-    return _linguist_name(tags_from_interpreter(interpreter)) or _MORE_INTERPRETERS.get(
-        interpreter.rstrip("0123456789.-")
-    )
-
-
-def _replace(languages: pa.Array, rows: np.ndarray, names: pa.Array) -> pa.Array:
-    """`languages` with `names` at `rows` (ascending) where they are not null."""
-    mask = np.zeros(len(languages), bool)
-    mask[rows] = True
-    return pc.replace_with_mask(languages, pa.array(mask), pc.coalesce(names, languages.take(pa.array(rows))))
+    for found in (
+        tables.by_interpreter(pc.replace_substring_regex(interpreters, r"[-.0-9]+$", "")),
+        tables.by_stem(pc.replace_substring_regex(names, r"(?s)\..*$", "")),
+        tables.by_more_extensions(extensions),
+        tables.by_more_names(names),
+    ):
+        numbers[rows] = np.where(found == _NONE, numbers[rows], found)

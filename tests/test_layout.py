@@ -215,6 +215,6 @@ def test_a_wheel_holds_every_room_and_what_the_report_is_made_of(tmp_path: Path)
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     modules = {name_of(path).removeprefix("src/codemill/") for path in product_files()}
-    others = {"py.typed", "pipeline/report_template.html.j2", "pipeline/report_style.css"}
+    others = {"py.typed", "pipeline/linguist.json", "pipeline/report_template.html.j2", "pipeline/report_style.css"}
     assert {f"codemill/{name}" for name in modules | others} <= held
     assert not [name for name in held if "__pycache__" in name or name.endswith((".nbi", ".nbc"))]

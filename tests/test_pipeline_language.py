@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import pyarrow as pa
 import pytest
+from cases import case_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pygments.lexers import get_lexer_for_filename
 
-from codemill.pipeline.language import detect_languages
+from codemill.pipeline import filters, redact
+from codemill.pipeline.language import canonical_languages, detect_languages
+from codemill.pipeline.language_names import language_name, linguist_table
+from codemill.selfinstruct.evaluation import problems
 
 
 def language(path: str | None, text: str = "") -> str | None:
@@ -23,7 +30,7 @@ def language(path: str | None, text: str = "") -> str | None:
         ("n.ipynb", "jupyter notebook"),
         ("a.yml", "yaml"), ("a.json", "json"), ("a.css", "css"), ("a.html", "html"), ("a.xml", "xml"),
         ("a.csproj", "xml"), ("a.svg", "svg"), ("a.ps1", "powershell"), ("a.proto", "protocol buffer"),
-        ("a.f90", "fortran"), ("a.F", "fortran"), ("A.PY", "python"), ("a.rst", "restructuredtext"),
+        ("a.f90", "fortran free form"), ("a.F", "fortran"), ("A.PY", "python"), ("a.rst", "restructuredtext"),
         ("a.d.ts", "typescript"), ("q.vb", "visual basic .net"), ("a.tf", "hcl"), ("a.mm", "objective-c++"),
     ],
 )  # fmt: skip
@@ -84,9 +91,9 @@ def test_a_file_name_decides_before_its_extension_and_its_stem_after(path: str, 
         ("a.pl", "#!/usr/bin/perl\nuse strict;\n", "perl"),
         ("a.pl", "parent(X, Y) :- father(X, Y).\n", "prolog"),
         ("a.v", "module m(input a);\nendmodule\n", "verilog"),
-        ("a.v", "Theorem t : True.\nProof.\n", "coq"),
+        ("a.v", "Theorem t : True.\nProof.\n", "rocq prover"),
         ("a.ts", "let x: number = 1", "typescript"),
-        ("a.ts", '<?xml version="1.0"?>\n<!DOCTYPE TS>', "xml"),
+        ("a.ts", '<?xml version="1.0"?>\n<TS version="2.1">', "xml"),
     ],
 )
 def test_an_extension_of_several_languages_is_settled_by_the_text(path: str, text: str, expected: str) -> None:
@@ -114,8 +121,9 @@ def test_a_shebang_names_what_path_does_not(text: str, expected: str | None) -> 
     assert language(None, text) == expected
 
 
-def test_a_shebang_does_not_overrule_the_extension() -> None:
-    assert language("a.py", "#!/bin/sh\n") == "python"
+def test_a_shebang_overrules_the_extension_and_a_modeline_both() -> None:
+    assert language("a.py", "#!/bin/sh\n") == "shell"
+    assert language("a.py", "#!/bin/sh\n# vim: set ft=tcl :\n") == "tcl"
 
 
 def test_a_slice_gives_the_same_as_its_rows() -> None:
@@ -133,3 +141,87 @@ def test_any_path_and_text_gives_a_lower_case_name_or_null(rows: list[tuple[str 
     found = detect_languages(paths, pa.array([text for _, text in rows], pa.large_string())).to_pylist()
     assert len(found) == len(rows)
     assert all(name is None or name == name.lower() for name in found)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("-*- ruby -*-\n", "ruby"),
+        ("/* -*- Mode: C++; indent-tabs-mode: nil -*- */\n", "c++"),
+        (";; -*-mode:emacs-lisp-*-\n", "emacs lisp"),
+        ("# -*- coding: utf-8 -*-\n", None),
+        ("# vim: set ft=tcl :\n", "tcl"),
+        ("# vim: set ft=tcl\n", None),  # `set` needs the second colon
+        ("# vim: ts=8 filetype=lua\n", "lua"),
+        ("# vim:ft=perl\n", "perl"),
+        ("# vim600:noai:syntax=sql:\n", "sql"),
+        ("# lex: ft=perl\n", None),
+        ("# vim: ft=no_such_thing\n", None),
+        ("\n" * 9 + "# vim: ft=perl\n" + "\n" * 3, "perl"),
+        ("\n" * 9 + "# vim: ft=perl\n" + "\n" * 9, None),  # neither in the first nor the last five lines
+        ("# vim: ft=ruby\nUseVimball\n", None),
+    ],
+)
+def test_a_modeline_in_the_first_or_last_five_lines_decides_before_all_else(text: str, expected: str | None) -> None:
+    assert language("a", text) == expected
+    assert language("a.py", text) == (expected or "python")
+    if "\n\n" not in text:
+        assert language("a", text.replace("\n", "\r\n")) == language("a", text.replace("\n", "\r")) == expected
+
+
+def test_every_case_with_linguists_answer_gets_it() -> None:
+    lines = case_path("languages.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    wrong = [
+        (path, given, names)
+        for path, text, names in rows
+        if (given := language(path, json.loads(text))) not in names.lower().split("|")
+    ]
+    assert not wrong
+
+
+def test_every_extension_name_and_interpreter_of_linguist_gives_one_of_its_languages() -> None:
+    table = linguist_table()
+    ruled = {extension for group in table["rules"] for extension in group["extensions"]}
+    plain = {e: names for e, names in table["extensions"].items() if e not in ruled and names != ["xml"]}
+    paths = [f"x{extension}" for extension in plain] + list(table["filenames"])
+    texts = [""] * len(paths) + [f"#!/usr/bin/{name} -x\n" for name in table["interpreters"]]
+    expected = [*plain.values(), *table["filenames"].values(), *table["interpreters"].values()]
+    paths += ["run"] * len(table["interpreters"])
+    found = detect_languages(pa.array(paths), pa.array(texts, pa.large_string())).to_pylist()
+    assert [(p, f) for p, f, names in zip(paths, found, expected, strict=True) if f not in names] == []
+    assert len(paths) > 1700
+    tables = (table[key] for key in ("extensions", "filenames", "interpreters"))
+    assert {name for each in tables for names in each.values() for name in names} <= set(table["languages"])
+
+
+def test_no_text_makes_a_rule_slow() -> None:
+    """A text of one repeated piece at the rules' bound, for every extension that has rules."""
+    extensions = [extension for group in linguist_table()["rules"] for extension in group["extensions"]]
+    pieces = [*"a \n\t={(*#", "a ", "a.", "1.", "/* ", "<!--", "a:", ": ", ".\n", "a\n", "' ", '" ', "vim: ", "-*- "]
+    hostile = [piece * (50 * 1024 // len(piece)) for piece in pieces]
+    for extension in extensions:
+        begin = time.perf_counter()
+        detect_languages(pa.array([f"x{extension}"] * len(hostile)), pa.array(hostile, pa.large_string()))
+        assert time.perf_counter() - begin < 0.1 * len(hostile), extension
+
+
+def test_a_name_is_taken_in_any_case_and_by_its_aliases() -> None:
+    given = ("Python", "C++", "golang", "cpp", "JS", "Coq", "vim-script")
+    names = ["python", "c++", "go", "c++", "javascript", "rocq prover", "vim script"]
+    assert [language_name(name) for name in given] == names
+    column = pa.array(["golang", "python", None, "klingon", "csharp"])
+    assert canonical_languages(column).to_pylist() == ["go", "python", None, "klingon", "c#"]
+    with pytest.raises(ValueError, match=r"no language 'pyton'; did you mean 'python'\?"):
+        language_name("pyton")
+
+
+def test_every_language_that_the_code_names_is_one() -> None:
+    named = [*redact._SETTINGS_LANGUAGES, *filters._MINIFIED_LANGUAGES, *problems._LANGUAGES.values()]
+    assert [name for name in named if language_name(name) != name] == []
+
+
+def test_the_table_says_whose_it_is() -> None:
+    source = linguist_table()["source"]
+    assert source["version"] and len(source["commit"]) == 40
+    assert "Permission is hereby granted, free of charge" in " ".join(source["license"])

@@ -19,7 +19,7 @@ from codemill.errors import DataError
 from codemill.hashing import document_ids
 from codemill.pipeline.config import Source
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, STAGE_OF_REASON, dropped_rows, split_rows
-from codemill.pipeline.language import detect_languages
+from codemill.pipeline.language import canonical_languages, detect_languages
 from codemill.pipeline.license import header_licenses
 
 BATCH_TEXT_BYTES = 8 * 1024 * 1024  # of text in a batch, about
@@ -104,6 +104,7 @@ def _complete(documents: pa.RecordBatch, source: Source) -> pa.RecordBatch:
     """Find language and licence where no column says them."""
     columns = {name: documents.column(name) for name in documents.schema.names}
     columns["encoding"] = pa.nulls(len(documents), pa.string())
+    columns["language"] = canonical_languages(columns["language"])
     if columns["language"].null_count:
         detected = detect_languages(columns["path"], columns["text"])
         columns["language"] = pc.coalesce(columns["language"], detected)

@@ -187,7 +187,7 @@ def _rule(fault: Any, model: type[Section], place: Place) -> str:
     inner = _not_null(annotation)
     choices = typing.get_args(inner) if typing.get_origin(inner) is Literal else ()
     hint = nearest(str(value), choices)
-    if isinstance(value, int | float) and annotation is str:
+    if isinstance(value, int | float) and inner is str:
         hint = "; quote it"
     elif kind == "tuple_type" and isinstance(value, str):
         hint = f"; write [{value}]"

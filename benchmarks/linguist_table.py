@@ -1,0 +1,236 @@
+"""The table of languages that `codemill.pipeline.language` reads, made from GitHub Linguist's own data.
+
+    python -m benchmarks.linguist_table CHECKOUT [COMMIT]
+
+CHECKOUT is a checkout of https://github.com/github-linguist/linguist; without COMMIT git names it. The
+table holds names, aliases, file names, extensions, interpreters and the content rules of ambiguous
+extensions. The rules are regular expressions of Ruby; they become expressions of RE2, which takes
+linear time on any text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TABLE = Path(__file__).parent.parent / "pipeline" / "linguist.json"
+
+# Where the content rules leave several languages, Linguist has a classifier. Here the language counts
+# that most files of such an extension, interpreter or name are in; popular ones come first by themselves.
+_DEFAULTS = {
+    ".as": "ActionScript", ".asc": "AsciiDoc", ".asm": "Assembly", ".b": "Brainfuck",
+    ".bas": "Visual Basic 6.0", ".bb": "BitBake", ".cfg": "INI", ".cgi": "Perl", ".cl": "OpenCL",
+    ".cls": "TeX", ".cp": "C++", ".cue": "CUE", ".d": "D", ".e": "Eiffel", ".es": "JavaScript",
+    ".ex": "Elixir", ".f": "Fortran", ".for": "Fortran", ".frag": "GLSL", ".fs": "F#",
+    ".fcgi": "Perl", ".fx": "HLSL", ".g": "GAP", ".gd": "GDScript", ".gs": "JavaScript",
+    ".inc": "PHP", ".j": "Objective-J", ".jq": "jq", ".l": "Lex", ".lean": "Lean", ".m": "MATLAB",
+    ".mm": "Objective-C++", ".ml": "OCaml", ".mo": "Modelica", ".mod": "Linux Kernel Module",
+    ".ms": "Roff", ".n": "Roff", ".nb": "Wolfram Language", ".nu": "Nushell", ".odin": "Odin",
+    ".p": "OpenEdge ABL", ".pbt": "Protocol Buffer Text Format", ".pl": "Perl", ".pm": "Perl",
+    ".pp": "Puppet", ".prc": "PLSQL", ".pro": "QMake", ".properties": "Java Properties",
+    ".q": "HiveQL", ".r": "R", ".s": "Unix Assembly", ".sc": "Scala", ".sch": "Scheme",
+    ".scd": "SuperCollider", ".scm": "Scheme", ".shader": "ShaderLab", ".sls": "SaltStack",
+    ".spec": "RPM Spec", ".st": "Smalltalk", ".t": "Perl", ".tpl": "Smarty", ".trigger": "Apex",
+    ".ts": "TypeScript", ".v": "Verilog", ".vhost": "ApacheConf", ".w": "CWeb",
+    ".x": "Linker Script", ".ddl": "SQL", ".dsc": "Debian Package Control File", ".workflow": "XML",
+    ".brd": "Eagle", ".al": "AL", "deno": "TypeScript", "lua": "Lua", "perl": "Perl",
+    "ocaml": "OCaml", "hosts": "Hosts File", "HOSTS": "Hosts File",
+}  # fmt: skip
+
+# Ours, for files of which Linguist says nothing.
+_MORE = {
+    "filenames": {
+        "AUTHORS": "Text", "CHANGELOG": "Text", "CONTRIBUTING": "Text", "LICENCE": "Text",
+        "MAINTAINERS": "Text", "NOTICE": "Text", "PATENTS": "Text", "README": "Text",
+        ".ansible-lint": "YAML", ".codespellrc": "INI", ".hgrc": "INI", ".pypirc": "INI", ".yamllint": "YAML",
+        "SCsub": "Python", "meson.options": "Meson",
+    },
+    "extensions": {
+        ".bazel": "Starlark", ".ccm": "C++", ".cxxm": "C++", ".dtd": "XML", ".eex": "HTML+EEX",
+        ".entitlements": "XML Property List", ".jenkinsfile": "Groovy", ".rng": "XML",
+    },
+    "interpreters": {"bats": "Shell", "swift": "Swift"},
+}  # fmt: skip
+
+# The few expressions that RE2 has not, or reads otherwise: lookaround, possessive repetition, groups
+# that are called by name, and Ruby's intersection of classes.
+_VIM = r"(?:(?:^|[ \t])(?:vi|[vV]im(?:[<=>]?[0-9]+)?)|[ \t]ex)"
+_VIM_OPTION = r"(?:(?:[ \t]*:[ \t]*|[ \t])\w*(?:[ \t]*=(?:[^\\\s]|\\.)*)?)*"
+_VIM_TYPE = r"[ \t:](?:filetype|ft|syntax)[ \t]*=help(?:$|\s|:)"
+_ADBLOCK = (
+    r"(?:[Aa]d[Bb]lock(?:[ \t][Pp]lus)?|u[Bb]lock(?:[ \t][Oo]rigin)?|[Aa]d[Gg]uard)"
+    r"(?:[ \t]\d+(?:\.\d+)*)?"
+)
+_BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_REWRITTEN = (
+    (r"(?<!\{)\{", r"(?:\A|[^{])\{(?:\*\s|\$|/)?\w*\b"),
+    (r"[ \t]ex)(?=:(?=", rf"{_VIM}:{_VIM_OPTION}{_VIM_TYPE}|{_VIM}{_VIM_TYPE}"),
+    (
+        "# IPv4 address",
+        rf"^(?:{_BYTE}\.){{3}}{_BYTE}\b(?:/(?:3[0-2]|[12]?\d)\b)?"
+        r"(?:[ \t]+(?:\w[-\w]*\.)*\w(?:[-\w]*\w)?)*(?:$|[\r\n\f\v]|[ \t]+(?:$|[^\w \t]))",
+    ),
+    (r"\g<version>", rf"\A\[{_ADBLOCK}(?:[ \t]?;[ \t]?{_ADBLOCK})*\]"),
+    (r"[\s&&[^\r\n]]*", r"^[ \t\f\v]*=(?:comment|begin pod|begin para|item\d+)"),
+)
+_NOT_IN_RE2 = re.compile(r"\(\?<?[=!]|\(\?<\w|\\g<|[*+?}]\+|&&|\\[hHRXZGK]|\(\?[a-z]*x")
+
+
+def table(checkout: Path, commit: str) -> dict[str, Any]:
+    """The whole table, as plain data in a fixed order."""
+    data = checkout / "lib" / "linguist"
+    languages, heuristics, generic, popular = (
+        yaml.safe_load((data / f"{name}.yml").read_text())
+        for name in ("languages", "heuristics", "generic", "popular")
+    )
+    wanted = _Preference(languages, popular)
+    extensions = wanted.by_key("extensions", str.lower)
+    for extension in generic[
+        "extensions"
+    ]:  # too common to name a language: their text decides alone
+        extensions.pop(extension, None)
+    return {
+        "source": {
+            "name": "GitHub Linguist",
+            "url": "https://github.com/github-linguist/linguist",
+            "version": (data / "VERSION").read_text().strip(),
+            "commit": commit,
+            "license": (checkout / "LICENSE").read_text().splitlines(),
+        },
+        "languages": sorted(name.lower() for name in languages),
+        "aliases": _aliases(languages),
+        "filenames": wanted.by_key("filenames"),
+        "extensions": extensions,
+        "interpreters": wanted.by_key("interpreters"),
+        "rules": _rules(heuristics),
+        "more": {
+            field: {key: [name.lower()] for key, name in keys.items()}
+            for field, keys in _MORE.items()
+        },
+    }
+
+
+class _Preference:
+    """Languages by a key, the likeliest first."""
+
+    def __init__(self, languages: dict[str, dict[str, Any]], popular: list[str]):
+        self.languages, self.popular = languages, popular
+
+    def by_key(self, field: str, form: Any = str) -> dict[str, list[str]]:
+        """{key: its languages, lower-case}, by the keys' order; the first is the default among several."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name, language in self.languages.items():
+            for key in dict.fromkeys(map(form, language.get(field, ()))):
+                found[key].append(name)
+        for key, names in found.items():
+            names.sort(key=lambda name: self._rank(key, name))
+        return {key: [name.lower() for name in found[key]] for key in sorted(found)}
+
+    def _rank(self, key: str, name: str) -> tuple[bool, bool, bool, str]:
+        primary = self.languages[name].get("extensions", [""])[0].lower() == key
+        return _DEFAULTS.get(key) != name, name not in self.popular, not primary, name
+
+
+def _aliases(languages: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """{other name: language}, lower-case; with each name's form with hyphens, which Linguist has too."""
+    pairs = {}
+    for name, language in languages.items():
+        others = (*language.get("aliases", ()), language.get("fs_name"), name.replace(" ", "-"))
+        pairs.update({other.lower(): name.lower() for other in others if other})
+    return {alias: pairs[alias] for alias in sorted(pairs) if alias != pairs[alias]}
+
+
+def _rules(heuristics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rules a group of extensions, in their order.
+
+    One holds where all expressions of `all` and none of `none` are found.
+    """
+    named = heuristics["named_patterns"]
+    groups = []
+    for group in heuristics["disambiguations"]:
+        rules = []
+        for rule in group["rules"]:
+            conditions = list(_conditions(rule, named))
+            names = rule["language"] if isinstance(rule["language"], list) else [rule["language"]]
+            rules.append(
+                {
+                    "languages": [name.lower() for name in names],
+                    "all": [pattern for pattern, wanted in conditions if wanted],
+                    "none": [pattern for pattern, wanted in conditions if not wanted],
+                }
+            )
+        groups.append({"extensions": group["extensions"], "rules": rules})
+    return groups
+
+
+def _conditions(rule: dict[str, Any], named: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """(expression, whether it must be found). Of several keys of one rule the first counts, as in Linguist."""
+    if "and" in rule:
+        for part in rule["and"]:
+            yield from _conditions(part, named)
+    elif "pattern" in rule:
+        yield _expression(rule["pattern"]), True
+    elif "negative_pattern" in rule:
+        yield _expression(rule["negative_pattern"]), False
+    elif "named_pattern" in rule:
+        yield _expression(named[rule["named_pattern"]]), True
+
+
+def _expression(patterns: str | Iterable[str]) -> str:
+    """One expression of RE2 for one of Ruby, or for any of several."""
+    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    return "(?m)" + "|".join(
+        f"(?:{_in_re2(pattern)})" if len(listed) > 1 else _in_re2(pattern) for pattern in listed
+    )
+
+
+def _in_re2(pattern: str) -> str:
+    """Ruby's `^` and `$` are those of lines, and its flag `m` lets a dot match line ends.
+
+    Raises ValueError for an expression that RE2 does not have.
+    """
+    for part, rewritten in _REWRITTEN:
+        if part in pattern:
+            return rewritten
+    if _NOT_IN_RE2.search(pattern):
+        raise ValueError(f"{pattern!r} is no expression of RE2; add it to _REWRITTEN")
+    return re.sub(
+        r"\(\?([a-z]*)(-?)([a-z]*)(?=[:)])", lambda flags: flags[0].replace("m", "s"), pattern
+    )
+
+
+def main() -> None:
+    """Write the table."""
+    checkout = Path(sys.argv[1])
+    commit = sys.argv[2] if len(sys.argv) > 2 else subprocess.check_output(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], text=True
+    ).strip()  # fmt: skip
+    made = table(checkout, commit)
+    lines = []
+    for (
+        key,
+        value,
+    ) in made.items():  # an entry a line, so that changes of the next version can be read
+        entries: Iterable[str]
+        if isinstance(value, dict):
+            entries = (f"{json.dumps(name)}: {json.dumps(each)}" for name, each in value.items())
+        else:
+            entries = (json.dumps(each) for each in value)
+        opening, closing = "{}" if isinstance(value, dict) else "[]"
+        lines.append(f"{json.dumps(key)}: {opening}\n" + ",\n".join(entries) + f"\n{closing}")
+    TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(
+        f"{TABLE.name}: {len(made['languages'])} languages of Linguist {made['source']['version']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
