@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from pyarrow.fs import FileSelector, FileType
 from codemill import kernels
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.config import BuildConfig
-from codemill.pipeline.contamination import load_benchmarks
+from codemill.pipeline.contamination import BenchmarkTexts, load_benchmarks
 from codemill.pipeline.dataset import Dataset
-from codemill.pipeline.earlier import SIGNATURES, open_earlier
+from codemill.pipeline.earlier import SIGNATURES, Earlier, open_earlier
 from codemill.pipeline.engines.base import Engine
 from codemill.pipeline.files import atomic_file, clear_folder, readable_os_errors, remove_leftovers
 from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, make_manifest, read_manifest, write_manifest
@@ -29,7 +30,7 @@ from codemill.pipeline.progress import Reporter
 from codemill.pipeline.stages.decontaminate import run_decontaminate
 from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish, writes_signatures
 from codemill.pipeline.stages.frame import Context, Record, Survivors
-from codemill.pipeline.stages.ingest import run_ingest
+from codemill.pipeline.stages.ingest import Listing, list_inputs, run_ingest
 from codemill.pipeline.stages.mixture import run_mixture
 from codemill.pipeline.stages.near import run_near
 from codemill.pipeline.stages.pack import run_pack, run_shards
@@ -41,15 +42,27 @@ _MARK = ".codemill"  # says that the folder is a build's, and locks it; without 
 _OUTPUTS = (REMOVAL, "stages", "shards", "documents", "dropped", SIGNATURES, "report.html", "tokenizer.model")
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What a config names, found and checked before anything in the output folder is touched."""
+
+    benchmarks: BenchmarkTexts
+    model: Tokenizer | None
+    earlier: tuple[Earlier, ...]
+    listing: Listing
+
+
 def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: bool = False) -> dict[str, Any]:
     """Run the build and return the manifest. fresh: forget what earlier builds left in the folder.
 
-    Raises ConfigError, DataError or RunError.
+    Raises ConfigError, DataError or RunError. A dataset that is in the folder stays whole where the config is wrong.
     """
     out = output_folder(config)
     with alone_in(out):
         if not fresh:
             _require_nothing_removed(out)
+        inputs = _find_inputs(config, reporter)
+        if not fresh:
             clear_folder(out / REMOVAL)
         (out / NAME).unlink(missing_ok=True)  # from here on the folder is not a dataset, until the build ends
         for name in _OUTPUTS if fresh else _unwanted(config):
@@ -59,13 +72,22 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
         context = Context(config, out, engine, reporter)
         if kernels.are_new():
             reporter.say("kernels are compiled as they are first used: about a minute, once for a version and machine")
-        records, model = _run_stages(context)
+        records, model = _run_stages(context, inputs)
         manifest = make_manifest(context, records, model)
         reporter.say("report: drawing")
         write_report(Dataset(out, manifest))
         if not config.output.keep_stages:
             clear_folder(out / "stages")
     return read_manifest(out)
+
+
+def _find_inputs(config: BuildConfig, reporter: Reporter) -> _Inputs:
+    """Look everything up that the config names. Raises ConfigError or DataError for what no build can be made of."""
+    benchmarks = load_benchmarks(config.decontaminate)
+    model = load_given_model(config.tokenizer)
+    earlier = open_earlier(config)
+    reporter.say("ingest: listing the sources")
+    return _Inputs(benchmarks, model, earlier, list_inputs(config))
 
 
 def _require_nothing_removed(out: Place) -> None:
@@ -152,14 +174,12 @@ def alone_in(out: Place) -> Iterator[None]:
         yield
 
 
-def _run_stages(context: Context) -> tuple[dict[str, Record], Tokenizer | None]:
-    benchmarks = load_benchmarks(context.config.decontaminate)  # a wrong path is told before the work begins
-    given = load_given_model(context.config.tokenizer)
-    earlier = open_earlier(context.config)
-    ingest = run_ingest(context, earlier)
+def _run_stages(context: Context, inputs: _Inputs) -> tuple[dict[str, Record], Tokenizer | None]:
+    earlier = inputs.earlier
+    ingest = run_ingest(context, inputs.listing, earlier)
     records = {"ingest": ingest}
     left = Survivors(context.folder("ingest"), ())
-    records["decontaminate"] = run_decontaminate(context, ingest, benchmarks)
+    records["decontaminate"] = run_decontaminate(context, ingest, inputs.benchmarks)
     left = left.without(context.folder("decontaminate"))
     records["near"] = run_near(context, ingest, left, earlier, records["decontaminate"])
     left = left.without(context.folder("near"))
@@ -167,7 +187,7 @@ def _run_stages(context: Context) -> tuple[dict[str, Record], Tokenizer | None]:
     model = None
     if context.config.tokenizer is not None:
         _require_documents(left, sizes)
-        model = run_tokenizer(context, given, left, sizes, records["near"])
+        model = run_tokenizer(context, inputs.model, left, sizes, records["near"])
         records["tokens"] = run_tokens(context, left, sizes, model, records["near"])
         records["mixture"] = run_mixture(context, left, sizes, records["tokens"])
         packed = run_pack(context, left, sizes, model, records["mixture"])

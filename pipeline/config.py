@@ -72,7 +72,19 @@ class Source(Section):
     license: str | None = None  # SPDX, of every document; null = as the source says
     include: tuple[str, ...] = ()  # gitignore-style patterns of paths; empty = all
     exclude: tuple[str, ...] = ()
-    on_error: Literal["continue", "stop"] = "continue"  # an input that cannot be read
+    on_error: Literal["continue", "stop"] | None = None  # an input that cannot be read; null = go on, if any can be
+    max_unreadable: Share | None = None  # of what comes in; more end the build; null = no bound
+
+    @field_validator("max_unreadable", mode="before")
+    @classmethod
+    def _percent(cls, value: Any) -> Any:
+        """`0.1%` is 0.001."""
+        if not isinstance(value, str):
+            return value
+        number = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", value)
+        if number is None or float(number[1]) > 100:
+            raise ValueError("must be a share from 0 to 1, or a percentage such as 0.1%")
+        return float(number[1]) / 100
 
     @field_validator("name")
     @classmethod

@@ -79,6 +79,7 @@ def make_manifest(context: Context, records: dict[str, Record], model: Tokenizer
         "config_sha256": section_hash(config),
         "seed": config.output.seed,
         "inputs": _inputs(context, records["ingest"], tables["inputs"]),
+        "unreadable": _unreadable(records["ingest"]),
         "funnel": _funnel(counts),
         "languages": _by(counts, "language"),
         "sources": _by(counts, "source"),
@@ -127,6 +128,13 @@ def _inputs(context: Context, ingest: Record, table: pa.Table) -> list[dict[str,
             }
         )
     return rows
+
+
+def _unreadable(ingest: Record) -> dict[str, dict[str, Any]]:
+    """Source -> rows that came in, rows that could not be read, and causes; of the sources that lost some, or gave
+    nothing."""
+    read = ingest.facts["read"]
+    return {name: found for name, found in read.items() if found["unreadable"] or not found["rows"]}
 
 
 def _funnel(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:

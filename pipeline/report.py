@@ -22,6 +22,7 @@ from codemill.pipeline.report_diff import side_by_side
 from codemill.pipeline.report_formats import count, share, short, size, visible
 from codemill.pipeline.report_sequences import Sequences, sequence_figures
 from codemill.pipeline.samples import ShownSequence, shown_sequence
+from codemill.pipeline.stages.losses import cause_line, loss_line
 
 if TYPE_CHECKING:
     from codemill.pipeline.dataset import Dataset
@@ -75,6 +76,7 @@ def _page(dataset: Dataset) -> dict[str, Any]:
     licenses = [] if kept is None else kept.licenses
     return {
         **_overview(manifest, kept, dropped),
+        "losses": _losses(manifest.get("unreadable", {})),
         "reasons": _reasons(manifest["funnel"]),
         "languages": _languages(manifest["languages"]),
         "licenses": licenses[:TOP_ROWS],
@@ -91,6 +93,14 @@ def _page(dataset: Dataset) -> dict[str, Any]:
         **_shards(dataset),
         **_provenance(manifest),
     }
+
+
+def _losses(unreadable: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What could not be read: a line a source, and lines of causes."""
+    return [
+        {"told": loss_line(name, read), "causes": [cause_line(cause) for cause in read["causes"]]}
+        for name, read in list(unreadable.items())[:TOP_ROWS]
+    ]
 
 
 def _sizes_note(has_documents: bool, without_size: int) -> str:

@@ -9,10 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from codemill.pipeline.places import Place
+from codemill.pipeline.stages.losses import loss_lines
+from codemill.pipeline.terminal import visible
+
+_RED, _PLAIN = "\033[31m", "\033[0m"
 
 
 def summary(manifest: dict[str, Any], out: Place) -> str:
-    """What went in, what came out, where it lies: text for a terminal."""
+    """What went in, what could not be read, what came out, where it lies: text for a terminal, losses in red."""
     console = Console(file=StringIO(), width=100)
     table = Table(box=None, header_style="bold")
     for name, side in (
@@ -49,4 +53,6 @@ def summary(manifest: dict[str, Any], out: Place) -> str:
     names += ["documents/"] if manifest["config"]["output"]["documents"] else []
     for name in [*names, "dropped/", "report.html", "manifest.json"]:
         console.print(str(out / name), soft_wrap=True)
-    return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+    told = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+    lost = [f"{_RED}{visible(line)}{_PLAIN}" for line in loss_lines(manifest.get("unreadable", {}))]
+    return "\n".join([*lost, *([""] if lost else []), told])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.sources import read_all, reasons_by_path, texts_by_path, write
 
-from codemill.errors import DataError
+from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
 from codemill.pipeline.sources import jsonl as jsonl_source
 from codemill.pipeline.sources.splits import list_splits
@@ -92,12 +92,45 @@ def test_an_odd_line_is_dropped_by_number_and_its_neighbours_stay(tmp_path: Path
         assert "line 3" in dropped[0]["detail"]
 
 
-def test_a_missing_key_is_named_with_those_that_are_there(tmp_path: Path) -> None:
-    write(tmp_path, {"a.jsonl": lines_of([{"content": "a", "lang": "c"}])})
-    _, dropped = read_all(jsonl(tmp_path))
-    assert "'text'" in dropped[0]["detail"] and "'content', 'lang'" in dropped[0]["detail"]
+PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("suffix", list(PACK))
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"content": "a", "meta": {"x": 1}}, r"no key 'text'; it has content, meta, meta\.x"),
+        ({"txt": "a"}, r"no key 'text'; did you mean 'txt'\?; it has txt"),
+        ({"text": ["a"]}, "key 'text' holds lists; texts are strings"),
+        ({"text": {"a": 1}}, "key 'text' holds objects"),
+        ({"text": 5}, "key 'text' holds numbers"),
+    ],
+)
+def test_a_file_whose_first_rows_have_no_text_is_told_before_any_work(
+    tmp_path: Path, suffix: str, row: dict[str, Any], told: str
+) -> None:
+    write(tmp_path, {"a.jsonl": lines_of([{"text": "x"}]), f"b.jsonl{suffix}": PACK[suffix](lines_of([row] * 3))})
+    with pytest.raises(ConfigError, match=rf"^sources\.s\.columns\.text: .*b\.jsonl{suffix}: .*{told}"):
+        list_splits(jsonl(tmp_path))
+    documents, dropped = read_all(jsonl(tmp_path, on_error="continue"))
+    assert [d["path"] for d in documents] == ["a.jsonl#1"]
+    assert reasons_by_path(dropped) == {f"b.jsonl{suffix}": "unreadable"}
+
+
+def test_some_rows_without_a_text_are_losses_and_no_mistake(tmp_path: Path) -> None:
+    write(tmp_path, {"a.jsonl": lines_of([{"content": "a"}] * 3 + [{"text": None}, {"text": "b"}])})
+    documents, dropped = read_all(jsonl(tmp_path))
+    assert [d["path"] for d in documents] == ["a.jsonl#5"] and len(dropped) == 4
+    detail = next(row["detail"] for row in dropped if row["path"] == "a.jsonl#1")
+    assert "'text'" in detail and "'content'" in detail
     with pytest.raises(DataError, match=r"a\.jsonl#1 cannot be read: line 1: .*'text'"):
         read_all(jsonl(tmp_path, on_error="stop"))
+
+
+def test_a_first_row_that_is_longer_than_a_read_is_looked_at_too(tmp_path: Path) -> None:
+    write(tmp_path, {"a.jsonl": lines_of([{"content": "x" * 1_000_000}, {"content": "y"}])})
+    with pytest.raises(ConfigError, match="it has content"):
+        list_splits(jsonl(tmp_path))
 
 
 def test_a_line_that_is_no_utf8_is_one_drop(tmp_path: Path) -> None:

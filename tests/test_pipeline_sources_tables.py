@@ -21,6 +21,7 @@ from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline import places
 from codemill.pipeline.config import Source
 from codemill.pipeline.sources import inputs
+from codemill.pipeline.sources.arrow_footer import batch_rows
 from codemill.pipeline.sources.inputs import find_inputs, open_input
 from codemill.pipeline.sources.splits import list_splits, read_split
 
@@ -156,19 +157,133 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
 ) -> None:
     table = pa.table({"text": ["a"], "n": [1], "meta": [{"x": 1}]})
     source = with_columns(save(table, tmp_path, kind), columns)
-    documents, dropped = read_all(source)
-    assert documents == [] and [row["reason"] for row in dropped] == ["unreadable"]
     asked = columns.get("repo", columns["text"])
-    assert repr(asked) in dropped[0]["detail"]
-    assert "int64" in dropped[0]["detail"] or "text, n, meta, meta.x" in dropped[0]["detail"]
-    with pytest.raises(DataError, match="cannot be read"):
-        list_splits(Source(**{**source.model_dump(), "on_error": "stop"}))
+    with pytest.raises(ConfigError, match=rf"^sources\.s\.columns\.\w+: {source.path}: .*{asked!r}.*(meta\.x|int64)"):
+        list_splits(source)
 
 
-def test_a_rank_that_is_no_number_is_reported(tmp_path: Path) -> None:
-    source = save(pa.table({"text": ["a"], "stars": ["many"]}), tmp_path, "parquet")
-    _, dropped = read_all(with_columns(source, {"text": "text", "rank": "stars"}))
-    assert reasons_by_path(dropped) == {"t.parquet": "unreadable"} and "many" in dropped[0]["detail"]
+LISTS, STRUCTS = pa.array([["a"]]), pa.array([{"x": "a"}])
+
+
+@pytest.mark.parametrize(
+    ("key", "column"),
+    [
+        ("text", LISTS), ("text", STRUCTS), ("path", LISTS), ("repo", STRUCTS), ("language", LISTS),
+        ("license", STRUCTS), ("license", pa.array([[{"x": "a"}]])), ("rank", pa.array(["many"])), ("rank", LISTS),
+    ],
+)  # fmt: skip
+def test_a_column_of_a_type_that_cannot_hold_it_is_a_mistake_of_the_config(
+    tmp_path: Path, key: str, column: pa.Array
+) -> None:
+    table = pa.table({"text": ["a"], "c": column})
+    source = with_columns(save(table, tmp_path, "parquet"), {"text": "text", key: "c"})
+    with pytest.raises(ConfigError, match=rf"columns\.{key}: .*t\.parquet: its column 'c' is of type .*name another"):
+        list_splits(source)
+
+
+def test_tables_that_do_not_fit_are_named_together_and_lost_only_where_the_source_says_so(tmp_path: Path) -> None:
+    for name, column in (("a", "text"), ("b", "body"), ("c", "content")):
+        pq.write_table(pa.table({column: ["x"]}), tmp_path / f"{name}.parquet")
+    with pytest.raises(ConfigError, match=r"b\.parquet: .*has body\n.*c\.parquet: .*has content"):
+        list_splits(table_source(tmp_path))
+    documents, dropped = read_all(table_source(tmp_path, on_error="continue"))
+    assert [row["path"] for row in documents] == ["a.parquet#1"]
+    assert reasons_by_path(dropped) == {"b.parquet": "unreadable", "c.parquet": "unreadable"}
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(ConfigError, match=r"b\.parquet"):
+        list_splits(table_source(tmp_path, on_error="continue"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_columns_of_a_mapped_name_are_told_and_two_of_another_name_are_not(tmp_path: Path, kind: str) -> None:
+    twice = pa.table([["a"], ["b"]], names=["text", "text"])
+    _, dropped = read_all(save(twice, tmp_path, kind))
+    assert [row["reason"] for row in dropped] == ["unreadable"]
+    assert "2 columns named 'text'" in dropped[0]["detail"]
+    documents, dropped = read_all(save(pa.table([["a"], ["b"], ["c"]], names=["x", "text", "x"]), tmp_path, kind))
+    assert [row["text"] for row in documents] == ["b"] and dropped == []
+
+
+def damaged_group(folder: Path, kind: str, texts: list[str], group: int) -> Source:
+    """A table in groups of ten rows; the bytes of one group's texts are overwritten."""
+    source = save(pa.table({"text": texts}), folder, kind)
+    whole = bytearray(Path(source.path).read_bytes())
+    if kind == "parquet":
+        column = pq.ParquetFile(source.path).metadata.row_group(group).column(0)
+        begin, size = column.data_page_offset, 20
+    else:
+        begin, size = whole.find(texts[group * 10][:9].encode() if kind == "file" else b"\x28\xb5\x2f\xfd"), 8
+        for _ in range(0 if kind == "file" else 2 * group + 1):  # a frame of offsets and one of texts a batch
+            begin = whole.find(b"\x28\xb5\x2f\xfd", begin + 1)
+    whole[begin : begin + size] = b"\xff" * size
+    Path(source.path).write_bytes(whole)
+    return source
+
+
+@pytest.mark.parametrize("kind", ["parquet", "compressed"])
+@pytest.mark.parametrize("group", [0, 1, 2])
+def test_each_row_of_a_damaged_group_is_on_record_and_the_other_groups_are_read(
+    tmp_path: Path, kind: str, group: int
+) -> None:
+    texts = [f"value = {i}\n" * 20 for i in range(30)]
+    source = damaged_group(tmp_path, kind, texts, group)
+    documents, dropped = read_all(source)
+    name = Path(source.path).name
+    lost = range(group * 10, group * 10 + 10)
+    assert texts_by_path(documents) == {f"{name}#{i + 1}": texts[i] for i in range(30) if i not in lost}
+    assert reasons_by_path(dropped) == {f"{name}#{i + 1}": "unreadable" for i in lost}
+    assert all(row["detail"] for row in dropped)
+    with pytest.raises(DataError, match=rf"{name}#{group * 10 + 1} cannot be read: .*on_error: continue"):
+        read_all(Source(**{**source.model_dump(), "on_error": "stop"}))
+
+
+@given(st.lists(st.integers(0, 300), max_size=20), st.booleans())
+def test_rows_of_arrow_batches_are_counted_as_pyarrow_counts_them(counts: list[int], nested: bool) -> None:
+    column = pa.array([{"a": "x"}] * 300) if nested else pa.array(["x"] * 300)
+    whole = pa.record_batch({"text": column, "n": pa.array(range(300))})
+    batches = [whole.slice(0, count) for count in counts]
+    sink = pa.BufferOutputStream()
+    schema = whole.schema
+    with pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    assert batch_rows(pa.BufferReader(sink.getvalue())) == counts
+
+
+def test_a_table_that_is_cut_off_after_it_was_listed_loses_its_rows_by_number(tmp_path: Path) -> None:
+    source = save(pa.table({"text": [f"v = {i}" for i in range(30)]}), tmp_path, "parquet")
+    [split], _ = list_splits(source)
+    Path(source.path).write_bytes(b"PAR1")
+    dropped = pa.Table.from_batches(read_split(split, source, 100))
+    assert dropped.column("path").to_pylist() == [f"t.parquet#{i}" for i in range(1, 31)]
+
+
+def test_numbers_that_json_lacks_are_null_in_metadata(tmp_path: Path) -> None:
+    """RFC 8259, section 6: NaN and infinities are no JSON; a strict reader takes what comes out."""
+    nan, inf = float("nan"), float("inf")
+    rows = [{"x": nan, "y": [1.5, inf], "z": {"w": -inf}}, {"x": 1.0, "y": [], "z": {"w": 2.0}}]
+    notes = ['{"a": NaN}', '{"a": 1}']
+    pq.write_table(pa.table({"text": ["a", "b"], "m": rows, "n": notes}), tmp_path / "t.parquet")
+    lines = [json.dumps({"text": text, "m": row}) for text, row in zip("ab", rows, strict=True)]
+    write(tmp_path, {"t.jsonl": "\n".join(lines)})
+    expected = [{"x": None, "y": [1.5, None], "z": {"w": None}}, rows[1]]
+    for source in (
+        table_source(tmp_path / "t.parquet", {"metadata": "m"}),
+        table_source(tmp_path / "t.jsonl", {"metadata": "m"}, "jsonl"),
+    ):
+        documents, _ = read_all(source)
+        assert [json.loads(d["metadata"], parse_constant=pytest.fail) for d in documents] == expected
+    documents, _ = read_all(table_source(tmp_path / "t.parquet", {"metadata": "n"}))
+    assert [json.loads(d["metadata"], parse_constant=pytest.fail) for d in documents] == ['{"a": NaN}', {"a": 1}]
+
+
+def test_metadata_that_python_cannot_hold_are_text(tmp_path: Path) -> None:
+    years = pa.array([2**55, 0], pa.timestamp("s"))
+    twice = pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([3, 4])], names=["k", "k"])
+    for column in (years, twice):
+        source = save(pa.table({"text": ["a", "b"], "m": column}), tmp_path, "file")
+        documents, dropped = read_all(with_columns(source, {"metadata": "m"}))
+        assert len([json.loads(d["metadata"]) for d in documents]) == 2 and dropped == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

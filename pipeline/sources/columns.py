@@ -12,6 +12,7 @@ and datatrove's JSON lines with `columns: {text: text, path: id, repo: metadata.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codemill.errors import DataError
 from codemill.pipeline.config import Columns, Source
 from codemill.pipeline.sources.inputs import selector
 from codemill.pipeline.sources.sift import RAW
@@ -30,42 +30,14 @@ def mapped(columns: Columns) -> dict[str, str]:
     return {name: column for name, column in columns.model_dump().items() if column is not None}
 
 
-def check_columns(schema: pa.Schema, columns: Columns) -> None:
-    """Raise DataError where a table lacks a mapped column, or its text column holds no text."""
-    for name, column in mapped(columns).items():
-        try:
-            kind = _type_at(schema, column)
-        except KeyError:
-            raise DataError(
-                f"it has no column {column!r} (columns.{name}); it has {', '.join(_leaves(schema))}"
-            ) from None
-        if name == "text" and not is_text(kind):
-            raise DataError(f"its column {column!r} (columns.text) is of type {kind}; texts are strings or binary")
-
-
-def _type_at(schema: pa.Schema, column: str) -> pa.DataType:
-    kind: Any = pa.struct(list(schema))
-    for name in _steps(schema, column):
-        if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
-            raise KeyError(column)
-        kind = kind.field(name).type
-    return kind
-
-
-def _steps(schema: pa.Schema, column: str) -> list[str]:
+def steps(schema: pa.Schema, column: str) -> list[str]:
     """The way to a column: its name, or the parts of `a.b` where no column bears the whole name."""
     return [column] if schema.get_field_index(column) >= 0 else column.split(".")
 
 
 def top_columns(schema: pa.Schema, columns: Columns) -> list[str]:
     """The table's own columns that hold the mapped ones."""
-    return sorted({_steps(schema, column)[0] for column in mapped(columns).values()})
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    names = [field.name for field in schema]
-    inner = [f"{field.name}.{sub.name}" for field in schema if pa.types.is_struct(field.type) for sub in field.type]
-    return names + inner
+    return sorted({steps(schema, column)[0] for column in mapped(columns).values()})
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -78,7 +50,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def raw_rows(batch: pa.RecordBatch, source: Source, name: str, numbers: np.ndarray) -> pa.RecordBatch:
-    """A batch of RAW from one of a table that `check_columns` has passed.
+    """A batch of RAW from one of a table that `schemas.check_columns` has passed.
 
     name: the table's, and numbers: int64[n], its rows' (from 1): `name#number` is the path of a row without one. Raises
     pa.ArrowException for values that cannot be what the mapping says.
@@ -104,7 +76,7 @@ def _selected(raw: pa.RecordBatch, source: Source) -> pa.RecordBatch:
 
 
 def _column(batch: pa.RecordBatch, column: str) -> pa.Array:
-    first, *inner = _steps(batch.schema, column)
+    first, *inner = steps(batch.schema, column)
     array = batch.column(first)
     for step in inner:
         array = pc.struct_field(array, step)
@@ -155,19 +127,49 @@ def _numbers(array: pa.Array) -> pa.Array:
 def _json(array: pa.Array) -> pa.Array:
     """string[n]: each value as JSON; a string that already is JSON stays. json takes rows one by one."""
     array.validate(full=True)
-    return pa.array([None if value is None else as_json(value) for value in array.to_pylist()], pa.string())
+    try:
+        values = array.to_pylist()
+    except (ValueError, OverflowError):  # Python has no such date, or no struct with a name twice: row by row
+        values = [_python(value) for value in array]
+    return pa.array([None if value is None else as_json(value) for value in values], pa.string())
+
+
+def _python(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return repr(value)
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON text, keys sorted; a string that already is JSON stays as it is."""
+    """A value as JSON text, keys sorted; a string that already is JSON stays as it is.
+
+    JSON has no NaN and no infinity (RFC 8259, section 6): they become null, as in pandas and JavaScript.
+    """
     if isinstance(value, str):
         try:
-            json.loads(value)
+            json.loads(value, parse_constant=_refuse)
         except (ValueError, RecursionError):
             pass
         else:
             return value
-    return json.dumps(value, sort_keys=True, default=str)
+    try:
+        return json.dumps(value, sort_keys=True, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), sort_keys=True, default=str, allow_nan=False)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for each number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 _READ: dict[str, Callable[[pa.Array], pa.Array]] = {

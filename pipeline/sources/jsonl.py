@@ -7,6 +7,7 @@ odd row, is read line by line. Blank lines are no rows.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
@@ -21,6 +22,7 @@ from codemill.pipeline.config import Columns, Source
 from codemill.pipeline.sources.columns import as_json, assembled, mapped, raw_rows
 from codemill.pipeline.sources.expansion import READ_FAULTS, BombError, Expansion, codec_of
 from codemill.pipeline.sources.inputs import Input, Split, expand_folders, find_inputs, open_input
+from codemill.pipeline.sources.schemas import SchemaChecks, check_rows
 from codemill.pipeline.sources.sift import BATCH_TEXT_BYTES, Gatherer, sift
 
 _NAMES = (".jsonl", ".ndjson", ".json")
@@ -29,14 +31,18 @@ _EXPANSION = 4  # of compressed source code, about
 _BLOCK_BYTES = BATCH_TEXT_BYTES
 _SCAN_BYTES = 1024 * 1024
 _PIECE_BYTES = 64 * 1024  # what is lost at most of the rows before a damage
+_HEAD_ROWS = 100  # rows of each file that are looked at before any work
+_MOST_HEAD_BYTES = 4 * 1024 * 1024  # a longer first row is not looked at
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 def list_jsonl(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Split]:
     """The splits of a jsonl source: `part` is the file's name, its bytes [start, end) and its first line's number.
 
-    A plain file that is longer than one split is scanned for line ends once, to number its lines.
+    A plain file that is longer than one split is scanned for line ends once, to number its lines. Raises ConfigError
+    for files whose first rows have no text where `columns.text` says.
     """
+    checks = SchemaChecks(source, losses)
 
     def lost(path: str, error: OSError) -> None:
         losses.drop("unreadable", path, None, f"the folder cannot be listed: {error.strerror}")
@@ -44,7 +50,11 @@ def list_jsonl(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[
     for entry in expand_folders(find_inputs(source), SUFFIXES, lost):
         try:
             with open_input(entry.url) as file:
-                starts = None if codec_of(file) else _starts(file, entry, target_bytes)
+                packed = codec_of(file) is not None
+                rows = _first_rows(file)
+                if rows and not checks.passes(entry.name, lambda: check_rows(rows, source, entry.url)):  # noqa: B023
+                    continue
+                starts = None if packed else _starts(file, entry, target_bytes)
         except READ_FAULTS as error:
             losses.drop("unreadable", entry.name, source.repo, str(error))
             continue
@@ -56,6 +66,23 @@ def list_jsonl(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[
         for (start, line), end in zip(starts, ends, strict=True):
             part = {"name": entry.name, "start": start, "end": end, "line": line}
             yield Split(source.name, entry.url, source.kind, part, end - start, entry.stamp)
+    checks.settle()
+
+
+def _first_rows(file: Any) -> list[dict[str, Any]]:
+    """The JSON objects among the first lines of a file, plain or not; none where they cannot be read."""
+    stream, head = Expansion(file), b""
+    with contextlib.suppress(BombError, *READ_FAULTS):  # reading the rows tells more of it
+        while b"\n" not in head and len(head) < _MOST_HEAD_BYTES and (more := stream.take(_PIECE_BYTES)):
+            head += more
+    lines = head.split(b"\n")
+    if len(lines) > 1:
+        lines.pop()  # it may be cut
+    rows = []
+    for line in lines[:_HEAD_ROWS]:
+        with contextlib.suppress(ValueError, RecursionError):
+            rows.append(json.loads(line.decode("utf-8-sig")))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def _starts(file: Any, entry: Input, target_bytes: int) -> list[tuple[int, int]]:
@@ -63,6 +90,7 @@ def _starts(file: Any, entry: Input, target_bytes: int) -> list[tuple[int, int]]
     starts = [(0, 1)]
     if entry.size_bytes <= target_bytes:
         return starts
+    file.seek(0)
     at, lines = 0, 0
     while block := file.read(_SCAN_BYTES):
         while (found := block.find(b"\n", max(0, starts[-1][0] + target_bytes - at))) >= 0:

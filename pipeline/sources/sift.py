@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codemill.buffers import text_buffers
-from codemill.errors import DataError
+from codemill.errors import StoppedError
 from codemill.hashing import document_ids
 from codemill.pipeline.config import Source
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, STAGE_OF_REASON, dropped_rows, split_rows
@@ -24,6 +24,7 @@ from codemill.pipeline.license import header_licenses
 
 BATCH_TEXT_BYTES = 8 * 1024 * 1024  # of text in a batch, about
 _BATCH_ROWS = 16_384  # bounds a batch of very small or of dropped files
+_LOST_ROWS = 65_536  # in a batch
 
 
 @dataclass(frozen=True)
@@ -171,14 +172,32 @@ class Gatherer:
         self._text_bytes += len(text)
 
     def drop(self, reason: str, path: str, repo: str | None, detail: str, size_bytes: int | None = None) -> None:
-        """One row of `dropped`. Raises DataError for `unreadable` where the source says `on_error: stop`."""
-        if reason == "unreadable" and self.source.on_error == "stop":
-            raise DataError(
+        """One row of `dropped`. Raises StoppedError for `unreadable` where the source says `on_error: stop`."""
+        if reason == "unreadable":
+            self._stop_at(path, detail)
+        row = {"source": self.source.name, "repo": repo, "path": path, "size_bytes": size_bytes}
+        self._dropped.append({**row, "stage": STAGE_OF_REASON[reason], "reason": reason, "detail": detail})
+
+    def lose_rows(self, name: str, first: int, count: int, detail: str) -> Iterator[pa.RecordBatch]:
+        """Batches of `dropped`: the rows of a table from number `first` (from 1) on, `unreadable`.
+
+        name: the table's. Raises StoppedError where the source says `on_error: stop`.
+        """
+        self._stop_at(f"{name}#{first}", detail)
+        for start in range(first, first + count, _LOST_ROWS):
+            numbers = np.arange(start, min(start + _LOST_ROWS, first + count))
+            paths = pc.binary_join_element_wise(name, pa.array(numbers).cast(pa.string()), "#")
+            known = {"source": self.source.name, "repo": self.source.repo, "path": paths}
+            columns = [_repeated(known.get(field.name), field.type, len(numbers)) for field in DROPPED]
+            rows = pa.RecordBatch.from_arrays(columns, names=DROPPED.names)
+            yield dropped_rows(rows, "unreadable", detail)
+
+    def _stop_at(self, path: str, detail: str) -> None:
+        if self.source.on_error == "stop":
+            raise StoppedError(
                 f"sources.{self.source.name}: {path} cannot be read: {detail}; mend or remove it, or let the build go"
                 " on with on_error: continue"
             )
-        row = {"source": self.source.name, "repo": repo, "path": path, "size_bytes": size_bytes}
-        self._dropped.append({**row, "stage": STAGE_OF_REASON[reason], "reason": reason, "detail": detail})
 
     def drop_too_large(self, path: str, repo: str | None, size_bytes: int) -> None:
         """A file that is not read, for its size."""
@@ -198,6 +217,10 @@ class Gatherer:
             yield pa.RecordBatch.from_pylist(dropped, schema=DROPPED)
         if texts:
             yield from sift(_raw(texts, provenance), self.source, self.max_size_bytes)
+
+
+def _repeated(value: pa.Array | str | None, kind: pa.DataType, count: int) -> pa.Array:
+    return value if isinstance(value, pa.Array) else pa.repeat(pa.scalar(value, kind), count)
 
 
 def _raw(texts: list[bytes], provenance: list[tuple[str, Origin, License]]) -> pa.RecordBatch:

@@ -39,27 +39,62 @@ from codemill.pipeline.filters import apply_filters, load_opt_out
 from codemill.pipeline.places import is_url
 from codemill.pipeline.redact import redact
 from codemill.pipeline.sources.splits import Split, list_splits, read_split
-from codemill.pipeline.stages.frame import Context, Record, Work, run_stage, text_batches
+from codemill.pipeline.stages.frame import (
+    Context,
+    Record,
+    Work,
+    part_path,
+    read_table,
+    run_stage,
+    side_by_side,
+    text_batches,
+)
+from codemill.pipeline.stages.losses import CAME_IN, came_in, reads, require_listed, require_read
 
 VERSION = 2
 _EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
-KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS}
+KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS, "came_in": CAME_IN}
+_BOUNDS = {"on_error", "max_unreadable"}  # of a source: they say what may be lost, and change no row
 
 
-def run_ingest(context: Context, earlier: tuple[Earlier, ...]) -> Record:
-    """Run the stage, or take it from an earlier build of the same inputs. earlier: whose documents stay."""
-    config = context.config
-    context.reporter.say("ingest: listing the sources")
-    splits, listing_drops = _list(config)
+@dataclass(frozen=True)
+class Listing:
+    """What the sources of a config name: their splits, what could not even be listed, and the opt-out list."""
+
+    splits: list[Split]
+    dropped: pa.Table  # rows of DROPPED
+    opted_out: frozenset[str]
+
+
+def list_inputs(config: BuildConfig) -> Listing:
+    """List every source; nothing is written. Raises ConfigError or DataError for what no build can be made of."""
     opted_out = load_opt_out(config.filter.opt_out) if config.filter.opt_out else frozenset()
+    splits: list[Split] = []
+    drops: list[pa.Table] = [DROPPED.empty_table()]
+    for source in config.sources:
+        found, dropped = list_splits(source, config.memory.partition_bytes // 2)
+        require_listed(source, len(found), dropped)
+        splits += found
+        drops.append(dropped)
+    return Listing(splits, pa.concat_tables(drops), opted_out)
+
+
+def run_ingest(context: Context, listing: Listing, earlier: tuple[Earlier, ...]) -> Record:
+    """Run the stage, or take it from an earlier build of the same inputs. earlier: whose documents stay.
+
+    Raises DataError where a source gave nothing, or lost more than its config allows.
+    """
+    config, splits = context.config, listing.splits
     stamps = [[split.source, split.url, split.part, split.stamp] for split in splits]
-    settings = (config.sources, config.filter, config.redact, config.memory)
-    depends_on = (VERSION, *settings, sorted(opted_out), stamps, [build.checksum for build in earlier])
+    sources = [source.model_dump(exclude=_BOUNDS) for source in config.sources]
+    lost = listing.dropped.to_pylist()
+    settings = (sources, config.filter, config.redact, config.memory)
+    depends_on = (VERSION, *settings, sorted(listing.opted_out), stamps, lost, [build.checksum for build in earlier])
 
     def body(work: Work) -> dict[str, Any]:
         total = sum(split.size_bytes for split in splits)
         partitions = partition_count(total, config.memory.partition_bytes)
-        read = Mapped(_rows(splits, listing_drops), ReadAndFilter(config, opted_out))
+        read = Mapped(_rows(splits, listing.dropped), ReadAndFilter(config, listing.opted_out))
         exchanged = Exchanged(
             read,
             PartitionOfRow(partitions),
@@ -68,13 +103,17 @@ def run_ingest(context: Context, earlier: tuple[Earlier, ...]) -> Record:
             {"documents": DOCUMENTS, "dropped": DROPPED},
         )
         work.write(exchanged, KINDS, "read", sums=("size_bytes",))
+        parts = [part_path(work.folder, "came_in", part) for part in range(partitions)]
         return {
             "partitions": partitions,
             "inputs": {source.name: _count(source, splits) for source in config.sources},
+            "read": reads(config.sources, side_by_side(read_table, parts)),
             "against": [{"path": build.name, "checksum": build.checksum} for build in earlier],
         }
 
-    return run_stage(context, "ingest", depends_on, body)
+    record = run_stage(context, "ingest", depends_on, body)
+    require_read(config.sources, record.facts["read"])
+    return record
 
 
 def partition_count(size_bytes: int, partition_bytes: int) -> int:
@@ -83,16 +122,6 @@ def partition_count(size_bytes: int, partition_bytes: int) -> int:
     Small corpora get more partitions than memory asks for, so that workers are kept busy and progress is seen.
     """
     return max(1, -(-size_bytes // partition_bytes), min(_EASY_PARTITIONS, size_bytes // _EASY_PARTITION_BYTES))
-
-
-def _list(config: BuildConfig) -> tuple[list[Split], pa.Table]:
-    splits: list[Split] = []
-    drops: list[pa.Table] = [DROPPED.empty_table()]
-    for source in config.sources:
-        found, dropped = list_splits(source, config.memory.partition_bytes // 2)
-        splits += found
-        drops.append(dropped)
-    return splits, pa.concat_tables(drops)
 
 
 def _count(source: SourceConfig, splits: list[Split]) -> int:
@@ -177,6 +206,7 @@ class Deduplicate:
     def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         documents = tables.pop("documents").combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
         order, first = exact_duplicates(documents, _priorities(self.config, documents))
+        yield from came_in(documents, tables["dropped"])
         names = pa.concat_tables(
             [*(build.named(partition, self.partitions) for build in self.earlier), _NAMED.empty_table()]
         )
