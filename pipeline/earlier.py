@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from codemill.errors import CodemillError, ConfigError, DataError
+from codemill.errors import CodemillError, ConfigError
 from codemill.hashing import id_words
 from codemill.pipeline.config import BuildConfig, NearDedup
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.documents import provenance
 from codemill.pipeline.engines.base import hash_partition
+from codemill.pipeline.manifest import NAME
 from codemill.pipeline.places import Place, open_place, place
 from codemill.pipeline.stages.frame import read_part
 
@@ -80,8 +81,8 @@ class Earlier:
 def open_earlier(config: BuildConfig) -> tuple[Earlier, ...]:
     """The builds that `dedup.against` names, in its order.
 
-    Raises ConfigError for the build's own folder or one that is named twice, DataError for one that is no dataset or
-    has no documents.
+    Raises ConfigError for the build's own folder, one that is named twice, one that is not there, and one that has no
+    manifest or no documents; DataError for one that is damaged.
     """
     seen = {place(config.output.path)}
     found = []
@@ -91,6 +92,10 @@ def open_earlier(config: BuildConfig) -> tuple[Earlier, ...]:
                 f"dedup.against: {name}: is named twice, or is this build's own output; name other builds' folders"
             )
         seen.add(place(name))
+        if not (place(name) / NAME).exists():
+            raise ConfigError(
+                f"dedup.against: {name}: has no {NAME}, so it is not a dataset; give the output folder of a build"
+            )
         found.append(_open(name))
     return tuple(found)
 
@@ -115,7 +120,7 @@ def _open(name: str) -> Earlier:
     dataset = Dataset(place(name))
     settings = BuildConfig.model_validate(dataset.manifest["config"])
     if not settings.output.documents:
-        raise DataError(
+        raise ConfigError(
             f"dedup.against: {name}: has no documents to compare with (output.documents was false); build it with them"
         )
     files = dataset.manifest["files"]

@@ -104,7 +104,10 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "build few.yaml --set filter.opt_out=nowhere.txt": (2, ["filter.opt_out: nowhere.txt", "name a readable file"]),
     "build few.yaml --set decontaminate=[humanevl]": (2, ["humanevl: there is no such", "did you mean 'humaneval'?"]),
     "build few.yaml --set 'tokenizer={model: nowhere}'": (2, ["nowhere", "give the path of a SentencePiece model"]),
-    "build few.yaml --set 'tokenizer={model: garbage.model}'": (1, ["no SentencePiece model", "give the whole .model"]),
+    "build few.yaml --set 'tokenizer={model: garbage.model}'": (
+        2,
+        ["tokenizer.model: garbage.model: ", "no SentencePiece model", "give the whole .model"],
+    ),
     "build few.yaml --set output.path=few.yaml": (2, ["few.yaml: is a file", "give a folder"]),
     "build few.yaml --set output.path=few": (2, ["few: holds other files", "give a new or empty folder"]),
     "build few.yaml --set output.path=tape://shelf/out": (2, ["tape://shelf/out", "install its fsspec package"]),

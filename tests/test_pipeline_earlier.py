@@ -104,7 +104,7 @@ def test_two_earlier_builds_are_both_looked_at(halves: Path, outs: dict[str, Pat
 @pytest.mark.parametrize(
     ("against", "told"),
     [
-        (["nowhere"], "nowhere: there is no such folder"),
+        (["nowhere"], "nowhere: has no manifest.json"),
         (["{b}"], "is this build's own output"),
         (["{a}", "{a}"], "is named twice"),
     ],

@@ -83,7 +83,7 @@ def no_row(folder: Path) -> dict[str, Any]:
 
 NOTHING: list[tuple[Callable[[Path], dict[str, Any]], int, str, str]] = [
     (damaged_archive, 1, "none of 1 rows can be read", "nothing of archives could be read: 1 rows were lost"),
-    (damaged_rows, 1, "none of 3 rows can be read", "nothing of jsonl could be read: 3 rows were lost"),
+    (damaged_rows, 1, "none of its first lines is a JSON object", "nothing of jsonl could be read: 3 rows were lost"),
     (damaged_table, 1, "none of 1 rows can be read", "nothing of parquet could be read: 1 rows were lost"),
     (no_input, 2, "holds nothing that a source of kind parquet reads", "nothing came in from parquet"),
     (no_file, 2, "holds nothing that a source of kind tree reads", "nothing came in from tree"),

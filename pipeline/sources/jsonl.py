@@ -51,8 +51,8 @@ def list_jsonl(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[
         try:
             with open_input(entry.url) as file:
                 packed = codec_of(file) is not None
-                rows = _first_rows(file)
-                if rows and not checks.passes(entry.name, lambda: check_rows(rows, source, entry.url)):  # noqa: B023
+                head = _first_rows(file)
+                if not checks.passes(entry.name, lambda: check_rows(head, source, entry.url)):  # noqa: B023
                     continue
                 starts = None if packed else _starts(file, entry, target_bytes)
         except READ_FAULTS as error:
@@ -69,8 +69,8 @@ def list_jsonl(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[
     checks.settle()
 
 
-def _first_rows(file: Any) -> list[dict[str, Any]]:
-    """The JSON objects among the first lines of a file, plain or not; none where they cannot be read."""
+def _first_rows(file: Any) -> list[dict[str, Any] | str]:
+    """The first lines of a file, plain or not: JSON objects, and what is wrong with the others."""
     stream, head = Expansion(file), b""
     with contextlib.suppress(BombError, *READ_FAULTS):  # reading the rows tells more of it
         while b"\n" not in head and len(head) < _MOST_HEAD_BYTES and (more := stream.take(_PIECE_BYTES)):
@@ -78,11 +78,14 @@ def _first_rows(file: Any) -> list[dict[str, Any]]:
     lines = head.split(b"\n")
     if len(lines) > 1:
         lines.pop()  # it may be cut
-    rows = []
-    for line in lines[:_HEAD_ROWS]:
-        with contextlib.suppress(ValueError, RecursionError):
-            rows.append(json.loads(line.decode("utf-8-sig")))
-    return [row for row in rows if isinstance(row, dict)]
+    return [_object_or_fault(line) for line in lines[:_HEAD_ROWS] if line.strip()]
+
+
+def _object_or_fault(line: bytes) -> dict[str, Any] | str:
+    try:
+        return _object(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return str(error)
 
 
 def _starts(file: Any, entry: Input, target_bytes: int) -> list[tuple[int, int]]:
@@ -254,9 +257,7 @@ def _line_by_line(block: bytes, number: int, name: str, gatherer: Gatherer) -> p
 
 def _row(line: str, columns: dict[str, str]) -> dict[str, Any]:
     """The mapped values of a line. Raises ValueError naming what is wrong with it."""
-    value = json.loads(line)
-    if not isinstance(value, dict):
-        raise ValueError(f"a row is a JSON object; this is {line[:40]!r}")
+    value = _object(line)
     row: dict[str, Any] = {}
     for key, column in columns.items():
         found: Any = value
@@ -275,6 +276,13 @@ def _row(line: str, columns: dict[str, str]) -> dict[str, Any]:
 
 
 _MISSING = object()
+
+
+def _object(line: str) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError(f"a row is a JSON object; this is {line[:40]!r}")
+    return value
 
 
 def _text(value: Any) -> str | None:

@@ -22,6 +22,10 @@ _MOST_TOLD = 5  # inputs in a message
 _MISSING = object()
 
 
+class NoRowsError(ConfigError):
+    """The beginning of a file of JSON lines holds no row; there may be some behind it."""
+
+
 class SchemaChecks:
     """Gathers the inputs of a source that do not fit its `columns`, so that one message names them.
 
@@ -32,11 +36,15 @@ class SchemaChecks:
         self._source, self._losses = source, losses
         self._faults: list[tuple[str, str]] = []
         self._fitting = 0
+        self._without_rows: list[str] = []
 
     def passes(self, name: str, check: Callable[[], None]) -> bool:
-        """Whether an input fits: `check` raises no ConfigError."""
+        """Whether an input fits, or may: `check` raises no ConfigError, or NoRowsError."""
         try:
             check()
+        except NoRowsError as fault:
+            self._without_rows.append(str(fault))
+            return True
         except ConfigError as fault:
             self._faults.append((name, str(fault)))
             return False
@@ -44,12 +52,17 @@ class SchemaChecks:
         return True
 
     def settle(self) -> None:
-        """Make the inputs that do not fit losses, or raise ConfigError for them."""
+        """Make the inputs that do not fit losses, or raise ConfigError for them; DataError where no input has rows."""
         if self._faults and not (self._fitting and self._source.on_error == "continue"):
             told = [fault for _, fault in self._faults[:_MOST_TOLD]]
             if len(self._faults) > _MOST_TOLD:
                 told.append(f"and {len(self._faults) - _MOST_TOLD:,} more inputs do not fit")
             raise ConfigError("\n".join(told))
+        if self._without_rows and not self._fitting and self._source.on_error != "continue":
+            raise DataError(
+                f"sources.{self._source.name}: {self._without_rows[0]}; a source of kind jsonl has a JSON object in "
+                "each line: write it so, name another path or kind, or let the build go on with on_error: continue"
+            )
         for name, fault in self._faults:
             self._losses.drop("unreadable", name, self._source.repo, fault)
 
@@ -70,9 +83,14 @@ def check_columns(schema: pa.Schema, source: Source, url: str) -> None:
             )
 
 
-def check_rows(rows: Sequence[dict[str, Any]], source: Source, url: str) -> None:
+def check_rows(head: Sequence[dict[str, Any] | str], source: Source, url: str) -> None:
     """Raises ConfigError where none of the first rows of a file of JSON lines has the key of the texts, or where none
-    has a string there. rows: not empty."""
+    has a string there; NoRowsError where none is a JSON object. head: rows, or what is wrong with a line."""
+    rows = [row for row in head if isinstance(row, dict)]
+    if not rows:
+        if head:
+            raise NoRowsError(f"{url}: none of its first lines is a JSON object: {head[0]}")
+        return
     column = source.columns.text
     found = [_value_at(row, column) for row in rows]
     if all(value is _MISSING for value in found):

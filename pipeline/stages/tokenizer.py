@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from codemill.errors import ConfigError
+from codemill.errors import ConfigError, DataError
 from codemill.hashing import draws, id_words
 from codemill.pipeline.config import Tokenizer as TokenizerSection
 from codemill.pipeline.config import TrainTokenizer
@@ -45,8 +45,7 @@ def load_model(path: Place) -> Tokenizer:
 def load_given_model(config: TokenizerSection | None) -> Tokenizer | None:
     """The model that the config names, ready to encode; null where one is trained, or there is no tokenizer.
 
-    Raises ConfigError where the file is missing, or a special token that it lacks is named; DataError where it is no
-    usable model.
+    Raises ConfigError where the file is missing or no usable model, or a special token that it lacks is named.
     """
     if config is None or config.model is None:
         return None
@@ -57,8 +56,11 @@ def load_given_model(config: TokenizerSection | None) -> Tokenizer | None:
             "tokenizer.json"
         )
     names = config.special_tokens.model_dump(exclude_none=True)
-    model = _with_names(file.read_bytes(), names, config.model) if names else load_model(file)
-    model.prepare()
+    try:
+        model = _with_names(file.read_bytes(), names, config.model) if names else load_model(file)
+        model.prepare()
+    except DataError as error:
+        raise ConfigError(f"tokenizer.model: {config.model}: {error}") from None
     return model
 
 
