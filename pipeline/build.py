@@ -16,26 +16,27 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileType
 
-from codemill import kernels
+from codemill import __version__, kernels
 from codemill.errors import ConfigError, DataError, RunError
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.contamination import BenchmarkTexts, load_benchmarks
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.earlier import SIGNATURES, Earlier, open_earlier
 from codemill.pipeline.engines.base import Engine
-from codemill.pipeline.files import atomic_file, clear_folder, readable_os_errors, remove_leftovers
+from codemill.pipeline.files import atomic_file, clear_folder, readable_os_errors, remove_leftovers, sha256_of
 from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, make_manifest, read_manifest, write_manifest
-from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached
+from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached, size_of
 from codemill.pipeline.progress import Reporter
 from codemill.pipeline.stages.decontaminate import run_decontaminate
 from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish, writes_signatures
-from codemill.pipeline.stages.frame import Context, Record, Survivors
+from codemill.pipeline.stages.frame import Context, Record, Survivors, side_by_side
 from codemill.pipeline.stages.ingest import Listing, list_inputs, run_ingest
 from codemill.pipeline.stages.mixture import run_mixture
 from codemill.pipeline.stages.near import run_near
 from codemill.pipeline.stages.pack import run_pack, run_shards
 from codemill.pipeline.stages.tokenizer import load_given_model, run_tokenizer
 from codemill.pipeline.stages.tokens import run_tokens
+from codemill.settings import section_hash
 from codemill.tokenize.tokenizer import Tokenizer
 
 _MARK = ".codemill"  # says that the folder is a build's, and locks it; without it no folder is touched
@@ -52,27 +53,56 @@ class _Inputs:
     listing: Listing
 
 
+class _Start:
+    """Makes the output folder ready for work, once, when the first stage has some."""
+
+    def __init__(self, config: BuildConfig, out: Place, reporter: Reporter) -> None:
+        self._config, self._out, self._reporter = config, out, reporter
+        self.made = False
+
+    def __call__(self, *, fresh: bool = False) -> None:
+        if self.made:
+            return
+        self.made = True
+        (self._out / NAME).unlink(missing_ok=True)  # from here on the folder is no dataset, until the build ends
+        for name in _OUTPUTS if fresh else [REMOVAL, *_unwanted(self._config)]:
+            clear_folder(self._out / name)
+            (self._out / name).unlink(missing_ok=True)
+        remove_leftovers(self._out)
+        if kernels.are_new():
+            self._reporter.say(
+                "kernels are compiled as they are first used: about a minute, once for a version and machine"
+            )
+
+
 def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: bool = False) -> dict[str, Any]:
     """Run the build and return the manifest. fresh: forget what earlier builds left in the folder.
 
-    Raises ConfigError, DataError or RunError. A dataset that is in the folder stays whole where the config is wrong.
+    Raises ConfigError, DataError or RunError. A dataset that is in the folder stays whole where the config is wrong,
+    and as it is where nothing has changed.
     """
     out = output_folder(config)
     with alone_in(out):
         if not fresh:
             _require_nothing_removed(out)
         inputs = _find_inputs(config, reporter)
-        if not fresh:
-            clear_folder(out / REMOVAL)
-        (out / NAME).unlink(missing_ok=True)  # from here on the folder is not a dataset, until the build ends
-        for name in _OUTPUTS if fresh else _unwanted(config):
-            clear_folder(out / name)
-            (out / name).unlink(missing_ok=True)
-        remove_leftovers(out)
-        context = Context(config, out, engine, reporter)
-        if kernels.are_new():
-            reporter.say("kernels are compiled as they are first used: about a minute, once for a version and machine")
+        start = _Start(config, out, reporter)
+        context = Context(config, out, engine, reporter, start)
+        finished = None if fresh else _finished(config, out)
+        if finished is None:
+            start(fresh=fresh)
         records, model = _run_stages(context, inputs)
+        if finished is not None and not start.made:
+            damaged = _damaged(out, finished)
+            if not damaged:
+                reporter.say(f"nothing has changed: {out} is whole by its checksums")
+                return finished
+            reporter.say(f"{', '.join(damaged)}: damaged; written anew")
+            start()
+            for name in damaged:
+                (out / name).unlink(missing_ok=True)
+            records, model = _run_stages(context, inputs)
+        start()
         manifest = make_manifest(context, records, model)
         reporter.say("report: drawing")
         write_report(Dataset(out, manifest))
@@ -81,13 +111,25 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
     return read_manifest(out)
 
 
-def _find_inputs(config: BuildConfig, reporter: Reporter) -> _Inputs:
-    """Look everything up that the config names. Raises ConfigError or DataError for what no build can be made of."""
-    benchmarks = load_benchmarks(config.decontaminate)
-    model = load_given_model(config.tokenizer)
-    earlier = open_earlier(config)
-    reporter.say("ingest: listing the sources")
-    return _Inputs(benchmarks, model, earlier, list_inputs(config))
+def _finished(config: BuildConfig, out: Place) -> dict[str, Any] | None:
+    """The manifest of a finished build of the same config by the same version; null where there is none."""
+    try:
+        manifest = read_manifest(out)
+    except DataError:
+        return None
+    same = (manifest.get("code_version"), manifest.get("config_sha256")) == (__version__, section_hash(config))
+    return manifest if same else None
+
+
+def _damaged(out: Place, manifest: dict[str, Any]) -> list[str]:
+    """The files of a dataset that are not what its manifest says."""
+    entries = [*manifest["files"], *manifest["shards"]]
+
+    def is_whole(entry: dict[str, Any]) -> bool:
+        path = out / entry["file"]
+        return path.is_file() and size_of(path) == entry["bytes"] and sha256_of(path) == entry["sha256"]
+
+    return [entry["file"] for entry, whole in zip(entries, side_by_side(is_whole, entries), strict=True) if not whole]
 
 
 def _require_nothing_removed(out: Place) -> None:
@@ -101,6 +143,15 @@ def _require_nothing_removed(out: Place) -> None:
             f"{out}: documents were removed from this dataset (`codemill remove`), and a build would bring them back: "
             "name their repositories in filter.opt_out and build with --fresh, or give another output.path"
         )
+
+
+def _find_inputs(config: BuildConfig, reporter: Reporter) -> _Inputs:
+    """Look everything up that the config names. Raises ConfigError or DataError for what no build can be made of."""
+    benchmarks = load_benchmarks(config.decontaminate)
+    model = load_given_model(config.tokenizer)
+    earlier = open_earlier(config)
+    reporter.say("ingest: listing the sources")
+    return _Inputs(benchmarks, model, earlier, list_inputs(config))
 
 
 def _unwanted(config: BuildConfig) -> list[str]:

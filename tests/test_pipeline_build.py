@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from oracles import near as near_oracle
 
 from codemill.pipeline.dataset import Dataset
@@ -209,6 +210,56 @@ def test_a_second_build_runs_no_stage_again_and_a_changed_key_runs_only_what_dep
     assert "pack: unchanged" not in changed.stderr
     fresh = builds.call("build", configured, "--set", "sequence.length=1024", "--fresh")
     assert "unchanged" not in fresh.stderr
+
+
+def test_a_build_with_nothing_to_do_writes_draws_and_compiles_nothing(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codemill import kernels
+    from codemill.pipeline import report
+    from codemill.pipeline.engines.local import LocalEngine
+
+    sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
+    configured = builds.config(tmp_path / "c.yaml", tmp_path / "out", sources)
+    first = builds.build(configured)
+    kept = stamps(tmp_path / "out")
+    for owner, name in ((report, "render_report"), (kernels, "are_new"), (LocalEngine, "write")):
+        monkeypatch.setattr(owner, name, lambda *_: pytest.fail("there is nothing to do"))
+    again = builds.call("build", configured)
+    assert again.returncode == 0, again.stderr
+    assert "nothing has changed" in again.stderr
+    assert again.stdout == first.stdout
+    assert stamps(tmp_path / "out") == kept
+
+
+@pytest.mark.parametrize("name", ["documents", "shards", "report.html", "tokenizer.model"])
+def test_a_build_with_nothing_to_do_writes_a_damaged_output_anew(tmp_path: Path, built: Path, name: str) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    configured = yaml.safe_load((built.parent / "config.yaml").read_text())
+    builds.config(tmp_path / "c.yaml", built, **configured)
+    moved = built.with_name("aside")
+    built.rename(moved)  # the copy takes its place, since the path is part of the config
+    try:
+        out.rename(built)
+        before = builds.digests(built)
+        target = built / name
+        target = next(target.iterdir()) if target.is_dir() else target
+        content = target.read_bytes()
+        target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        done = builds.call("build", tmp_path / "c.yaml")
+        assert done.returncode == 0, done.stderr
+        assert name == "tokenizer.model" or f"{target.name}: damaged; written anew" in done.stderr
+        assert builds.digests(built) == before
+        assert builds.call("verify", built, "--quiet").returncode == 0
+    finally:
+        shutil.rmtree(built)
+        moved.rename(built)
+
+
+def stamps(out: Path) -> dict[str, int]:
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != ".codemill"]
+    return {str(path): path.stat().st_mtime_ns for path in files}
 
 
 @pytest.mark.slow

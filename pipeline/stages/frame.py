@@ -38,6 +38,7 @@ class Context:
     out: Place
     engine: Engine
     reporter: Reporter
+    begin: Callable[[], None] = lambda: None  # called before the first stage that has work to do
 
     def folder(self, stage: str) -> Place:
         return self.out / "stages" / stage
@@ -90,6 +91,7 @@ def run_stage(
     if record is not None:
         context.reporter.say(f"{stage}: unchanged, taken from the earlier build")
         return record
+    context.begin()
     manifest.unlink(missing_ok=True)
     work = Work(context, stage, fingerprint)
     facts = body(work)

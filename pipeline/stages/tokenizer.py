@@ -90,8 +90,11 @@ def run_tokenizer(
 
     run_stage(context, "tokenizer", depends_on, body)
     content = (context.folder("tokenizer") / "tokenizer.model").read_bytes()
-    with atomic_file(context.out / "tokenizer.model") as file:
-        file.write(content)
+    copy = context.out / "tokenizer.model"
+    if not copy.exists() or copy.read_bytes() != content:
+        context.begin()
+        with atomic_file(copy) as file:
+            file.write(content)
     return load_tokenizer(content)
 
 
