@@ -1,14 +1,15 @@
-"""Every file that a `kind: git` source gives, compared with what the git program gives, on real repositories.
+"""Every file that a `kind: git` source gives, compared with what the git program gives, on real
+repositories.
 
     python -m benchmarks.git_differences PATH... [--revision HEAD]
 
-A path is a repository, bare or not. The files are those of `git ls-tree -r` and their bytes those of
-`git cat-file --batch`; submodules, symbolic links and hidden paths are no documents. A document must
-have git's path and git's bytes. A row that says `binary`, `not_utf8` or `empty` must be true of git's
-bytes and have their size; one that says `unreadable`, of an object that git calls missing. All else
-is a difference, and so is a file on one side only. The seconds of codemill are those of listing and
-reading in one process, language and licence of each file included; git's are those of its two
-commands. Exit code 1 where anything differs.
+A path is a repository, bare or not. The files are those of `git ls-tree -r` and their bytes those
+of `git cat-file --batch`; submodules, symbolic links and hidden paths are no documents. A document
+must have git's path and git's bytes. A row that says `binary`, `not_utf8` or `empty` must be true
+of git's bytes and have their size; one that says `unreadable`, of an object that git calls
+missing. All else is a difference, and so is a file on one side only. The seconds of codemill are
+those of listing and reading in one process, language and licence of each file included; git's are
+those of its two commands. Exit code 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -52,9 +53,13 @@ class Comparison:
 
 
 def files_of_git(repository: Path, revision: str) -> dict[str, bytes | None]:
-    """path -> bytes of each plain file that is not hidden, by the git program; None for an object that is missing."""
+    """path -> bytes of each plain file that is not hidden, by the git program; None for an object
+    that is missing.
+    """
     names: dict[str, str] = {}
-    for line in filter(None, _git(repository, "ls-tree", "-r", "-z", "--full-tree", revision).split(b"\0")):
+    for line in filter(
+        None, _git(repository, "ls-tree", "-r", "-z", "--full-tree", revision).split(b"\0")
+    ):
         head, path = line.split(b"\t", 1)
         mode, kind, object_id = head.decode().split()
         if kind == "blob" and mode != "120000":
@@ -67,8 +72,15 @@ def files_of_git(repository: Path, revision: str) -> dict[str, bytes | None]:
 
 def _git(repository: Path, *arguments: str, given: bytes = b"") -> bytes:
     command = ["git", "-C", str(repository), "-c", "safe.directory=*", *arguments]
-    settings = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_NO_LAZY_FETCH": "1"}
-    return subprocess.run(command, env=settings, input=given, check=True, capture_output=True).stdout
+    settings = {
+        **os.environ,
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_NO_LAZY_FETCH": "1",
+    }
+    return subprocess.run(
+        command, env=settings, input=given, check=True, capture_output=True
+    ).stdout
 
 
 def _contents(batch: bytes) -> Iterator[bytes | None]:
@@ -99,7 +111,10 @@ def compare(repository: Path, revision: str = "HEAD") -> Comparison:
     start = time.monotonic()
     expected = files_of_git(repository, revision)
     result.git_seconds = time.monotonic() - start
-    result.files, result.size_bytes = len(expected), sum(len(each or b"") for each in expected.values())
+    result.files, result.size_bytes = (
+        len(expected),
+        sum(len(each or b"") for each in expected.values()),
+    )
     result.missing = list(expected.values()).count(None)
     start = time.monotonic()
     source = Source(name="repository", kind="git", path=str(repository), revision=revision)
@@ -123,11 +138,15 @@ def _fault(row: dict[str, object], content: bytes | str | None) -> str | None:
     if content is None:
         return None if row.get("reason") == "unreadable" else "git does not find the object"
     if isinstance(content, str):
-        return f"git has no such file, or it comes twice ({row.get('reason', 'a document')}: {row.get('detail')})"
+        return f"{row.get('reason', 'a document')}, {row.get('detail')}: not git's, or it comes twice"
     if "text" in row:
         return None if str(row["text"]).encode() == content else "other bytes"
     is_true = _TRUE_OF.get(str(row["reason"]), lambda content: False)(content)
-    return None if is_true and row["size_bytes"] == len(content) else f"{row['reason']}: {row['detail']}"
+    return (
+        None
+        if is_true and row["size_bytes"] == len(content)
+        else f"{row['reason']}: {row['detail']}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,14 +155,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("repositories", nargs="+", type=Path)
     parser.add_argument("--revision", default="HEAD")
     given = parser.parse_args(arguments)
-    table = Table("repository", "files", "missing", "MB", "git s", "codemill s", "files/s", "MB/s", "differences")
+    table = Table(
+        "repository",
+        "files",
+        "missing",
+        "MB",
+        "git s",
+        "codemill s",
+        "files/s",
+        "MB/s",
+        "differences",
+    )
     different: list[str] = []
     for repository in given.repositories:
         each = compare(repository, given.revision)
         megabytes = each.size_bytes / 1e6
-        rates = [f"{count / each.seconds:.{digits}f}" for count, digits in ((each.files, 0), (megabytes, 1))]
+        rates = [
+            f"{count / each.seconds:.{digits}f}"
+            for count, digits in ((each.files, 0), (megabytes, 1))
+        ]
         times = [f"{seconds:.2f}" for seconds in (each.git_seconds, each.seconds)]
-        numbers = [f"{each.files}", f"{each.missing}", f"{megabytes:.1f}", *times, *rates, f"{len(each.differences)}"]
+        numbers = [
+            f"{each.files}",
+            f"{each.missing}",
+            f"{megabytes:.1f}",
+            *times,
+            *rates,
+            f"{len(each.differences)}",
+        ]
         table.add_row(str(repository), *numbers)
         different += [f"{repository}: {difference}" for difference in each.differences]
     console = Console(width=None if sys.stdout.isatty() else 160)

@@ -48,8 +48,15 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("git") is None:
         pytest.skip("needs the git program to pack objects")
     root = tmp_path_factory.mktemp("history")
-    files: dict[str, str | bytes] = {f"pkg/m{i}.py": "".join(f"line {j}\n" for j in range(200 + i)) for i in range(30)}
-    more = {"LICENSE.md": "x", "package.json": '{"license": "MIT"}', "bin.dat": b"\0\1", ".hidden/h.py": "h"}
+    files: dict[str, str | bytes] = {
+        f"pkg/m{i}.py": "".join(f"line {j}\n" for j in range(200 + i)) for i in range(30)
+    }
+    more = {
+        "LICENSE.md": "x",
+        "package.json": '{"license": "MIT"}',
+        "bin.dat": b"\0\1",
+        ".hidden/h.py": "h",
+    }
     write(root, {**files, **more})
     (root / "link.py").symlink_to("pkg/m0.py")
     git(root, "init", "-q", "-b", "main")
@@ -77,7 +84,9 @@ def test_documents_are_what_git_shows_at_a_revision(history: Path, revision: str
     assert {row["license"] for row in documents} == {"MIT"}
 
 
-def test_a_short_id_names_a_commit_and_a_bare_clone_reads_the_same(history: Path, tmp_path: Path) -> None:
+def test_a_short_id_names_a_commit_and_a_bare_clone_reads_the_same(
+    history: Path, tmp_path: Path
+) -> None:
     short = git(history, "rev-parse", "--short=10", "v1^{commit}").strip()
     by_id, _ = read_all(source(history, revision=short))
     assert texts_by_path(by_id) == shown_by_git(history, "v1")
@@ -87,7 +96,9 @@ def test_a_short_id_names_a_commit_and_a_bare_clone_reads_the_same(history: Path
     assert {row["repo"] for row in bare} == {"copy"}  # a local path as origin is no name
 
 
-def test_objects_of_every_kind_are_those_of_dulwich_and_measured_before_they_are_read(history: Path) -> None:
+def test_objects_of_every_kind_are_those_of_dulwich_and_measured_before_they_are_read(
+    history: Path,
+) -> None:
     with Repo(str(history)) as repo, Objects(repo.object_store.path, repo.object_format) as objects:
         ids = list(repo.object_store)
         kinds = set()
@@ -96,14 +107,24 @@ def test_objects_of_every_kind_are_those_of_dulwich_and_measured_before_they_are
             kinds.add(kind := expected.type_name.decode())
             found = objects.read(object_id, kind)
             assert found.content == expected.as_raw_string()
-            assert objects.size(object_id) == found.size_bytes == len(found.content) <= found.peak_bytes
+            assert (
+                objects.size(object_id)
+                == found.size_bytes
+                == len(found.content)
+                <= found.peak_bytes
+            )
             assert objects.kind(object_id) == kind
         assert kinds == {"blob", "tree", "commit", "tag"}
-        chains = [len(objects._chain(*next(objects._places(bytes.fromhex(each.decode()))))) for each in ids]
+        chains = [
+            len(objects._chain(*next(objects._places(bytes.fromhex(each.decode())))))
+            for each in ids
+        ]
         assert max(chains) > 2, "no delta was tested"
 
 
-def test_files_above_the_bound_are_dropped_unread(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_above_the_bound_are_dropped_unread(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents, dropped = read_all(source(history), max_size_bytes=1500)
     sizes = {name: len(text) for name, text in shown_by_git(history, "HEAD").items()}
     assert set(texts_by_path(documents)) == {name for name, size in sizes.items() if size <= 1500}
@@ -126,8 +147,12 @@ def test_splits_are_bounded_and_independent_of_packing(history: Path, tmp_path: 
     assert paths == sorted(paths)
 
 
-def test_an_unknown_revision_or_no_repository_is_a_config_error(history: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sources\.s\.revision: .* no commit 'v9' .*refs/heads/main"):
+def test_an_unknown_revision_or_no_repository_is_a_config_error(
+    history: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"sources\.s\.revision: .* no commit 'v9' .*refs/heads/main"
+    ):
         list_splits(source(history, revision="v9"))
     with pytest.raises(ConfigError, match="no git repository; name the folder"):
         list_splits(source(tmp_path))
@@ -152,14 +177,18 @@ def test_a_damaged_object_is_reported_and_the_rest_is_read(tmp_path: Path) -> No
     assert reasons_by_path(dropped) == {"f0.py": "unreadable", "f1.py": "unreadable"}
 
 
+@pytest.mark.parametrize(
+    "lowest",
+    [(stat.S_IFREG | 0o644, Blob.from_string(b"x = 1")), (stat.S_IFDIR, Tree())],
+    ids=["files", "folders"],
+)
 def test_a_repository_of_ten_objects_cannot_name_ten_billion_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lowest: tuple[int, Blob | Tree]
 ) -> None:
-    monkeypatch.setattr(git_source, "_MAX_FILES", 1000)
+    monkeypatch.setattr(git_source, "_MAX_ENTRIES", 1000)
     with Repo.init(str(tmp_path / "bomb"), mkdir=True) as repo:
-        blob = Blob.from_string(b"x = 1")
-        repo.object_store.add_object(blob)
-        mode, below = stat.S_IFREG | 0o644, blob.id
+        mode, below = lowest[0], lowest[1].id
+        repo.object_store.add_object(lowest[1])
         for _ in range(10):
             tree = Tree()
             for number in range(10):
@@ -168,7 +197,7 @@ def test_a_repository_of_ten_objects_cannot_name_ten_billion_files(
             mode, below = stat.S_IFDIR, tree.id
         commit(repo, None, below)
     documents, dropped = read_all(source(tmp_path / "bomb"))
-    assert len(documents) == 1000
+    assert len(documents) > 800 if isinstance(lowest[1], Blob) else not documents
     assert reasons_by_path(dropped) == {"bomb": "archive_bomb"}
 
 
@@ -186,23 +215,32 @@ def test_names_that_are_no_utf8_and_submodules(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Path, dict[str, bytes] | None]]:
+def cases(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[tuple[str, Path, dict[str, bytes] | None]]:
     return list(case_module("git_repositories").write(tmp_path_factory.mktemp("cases")))
 
 
 @needs_git
 @pytest.mark.slow
-def test_every_case_is_read_as_git_reads_it(cases: list[tuple[str, Path, dict[str, bytes] | None]]) -> None:
+def test_every_case_is_read_as_git_reads_it(
+    cases: list[tuple[str, Path, dict[str, bytes] | None]],
+) -> None:
     for name, place, expected in cases:
         documents, dropped = read_all(source(place))
         texts = {path: text.encode() for path, text in texts_by_path(documents).items()}
-        assert texts == {path: text for path, text in (expected or {}).items() if not is_hidden(path)}, name
+        assert texts == {
+            path: text for path, text in (expected or {}).items() if not is_hidden(path)
+        }, name
         assert [row["reason"] for row in dropped] == ([] if expected else ["unreadable"]), name
 
 
 @needs_git
 def test_the_program_that_compares_with_git_finds_what_differs(
-    history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    history: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(SystemExit) as sound:
         git_differences.main([str(history)])
@@ -225,8 +263,13 @@ def test_an_empty_and_a_headless_repository_are_rows_among_others(tmp_path: Path
     assert [row["text"] for row in documents] == ["sound"]
     assert reasons_by_path(dropped) == {"empty": "unreadable", "headless": "unreadable"}
     details = {row["path"]: row["detail"] for row in dropped}
-    assert "HEAD names refs/heads/main, which has no commit; it has no references" in details["empty"]
-    assert "HEAD names refs/heads/gone, which has no commit; its references are refs/heads/main" in details["headless"]
+    assert (
+        "HEAD names refs/heads/main, which has no commit; it has no references" in details["empty"]
+    )
+    assert (
+        "HEAD names refs/heads/gone, which has no commit; its references are refs/heads/main"
+        in details["headless"]
+    )
 
 
 @needs_git
@@ -240,7 +283,10 @@ def test_a_revision_or_a_repository_that_only_some_inputs_lack_is_a_row(tmp_path
     documents, dropped = read_all(source(tmp_path / "*", revision="v1"))
     assert [row["text"] for row in documents] == ["one"]
     details = {row["path"]: row["detail"] for row in dropped}
-    assert "has no commit 'v1'" in details["two"] and "its references are refs/heads/main" in details["two"]
+    assert (
+        "it has no commit 'v1'" in details["two"]
+        and "its references are refs/heads/main" in details["two"]
+    )
     assert "no git repository" in details["three"]
     with pytest.raises(ConfigError, match="has no commit 'v9'"):
         list_splits(source(tmp_path / "*", revision="v9"))
@@ -248,7 +294,12 @@ def test_a_revision_or_a_repository_that_only_some_inputs_lack_is_a_row(tmp_path
 
 @pytest.mark.parametrize(
     "url",
-    ["https://example.org/a/b.git", "ssh://git@example.org/a/b", "git@example.org:a/b.git", "git://example.org/a/b"],
+    [
+        "https://example.org/a/b.git",
+        "ssh://git@example.org/a/b",
+        "git@example.org:a/b.git",
+        "git://example.org/a/b",
+    ],
 )
 def test_the_url_of_a_repository_is_answered_with_the_command_that_clones_it(url: str) -> None:
     with pytest.raises(ConfigError, match=rf"sources\.s\.path: {url}: .*git clone --bare {url}\)"):

@@ -1,4 +1,5 @@
-"""Sources of kind `git`: a repository, bare or not, at a revision, read from its object store without a checkout.
+"""Sources of kind `git`: a repository, bare or not, at a revision, read from its object store
+without a checkout.
 
 Flows in: local folders that hold a repository. Flows out: splits of (path, object id) pairs, and
 their documents. Links and submodules are no documents; hidden files are left out. No object is
@@ -16,14 +17,19 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from dulwich.errors import NotGitRepository
 from dulwich.objects import parse_tree
-from dulwich.repo import Repo
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
 from codemill.pipeline.places import is_url
 from codemill.pipeline.sources.folders import GIT_FAULTS, origin_name
-from codemill.pipeline.sources.git_objects import Objects
-from codemill.pipeline.sources.git_revisions import NoRevisionError, commit_tree, find_commit, replacements
+from codemill.pipeline.sources.git_objects import Objects, said
+from codemill.pipeline.sources.git_repository import LocalRepo
+from codemill.pipeline.sources.git_revisions import (
+    NoRevisionError,
+    commit_tree,
+    find_commit,
+    replacements,
+)
 from codemill.pipeline.sources.inputs import (
     Input,
     Split,
@@ -43,9 +49,10 @@ from codemill.pipeline.sources.repository import (
 )
 from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
 
-# A few objects can name the same folder over and over: 30 kB of them, 10^10 paths. The largest public repositories
-# have about half a million.
-_MAX_FILES = 2_000_000
+# A few objects can name the same folder over and over: 30 kB of them, 10^10 paths. The largest
+# public repositories have about half a million.
+_MAX_ENTRIES = 2_000_000  # files, folders and links
+_MAX_PATH_BYTES = 512 * 1024 * 1024  # of all of them
 _MAX_DEPTH = 128  # folders in folders
 
 
@@ -54,14 +61,24 @@ class _Listing:
     """What a commit holds."""
 
     repo: str
-    files: list[tuple[str, str, int]] = field(default_factory=list)  # (path, object id, `text_bytes`), by path
+    files: list[tuple[str, str, int]] = field(
+        default_factory=list
+    )  # (path, object id, `text_bytes`), by path
     license: str | None = None
     lost: list[tuple[str, str, str]] = field(default_factory=list)  # (reason, path, detail)
-    fault: Exception | None = None  # why nothing of it can be read
+    fault: Exception | None = None  # where the config may be wrong of it
+
+    @property
+    def mistake(self) -> str:
+        """What the config says wrongly of it."""
+        if isinstance(self.fault, NoRevisionError):
+            return f"it has {self.fault}"
+        return "no git repository; name the folder that holds .git or is bare, or set kind: tree"
 
 
 def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Split]:
-    """The splits of a git source: `part` is its [path, object id] pairs, their repository and its licence.
+    """The splits of a git source: `part` is its [path, object id] pairs, their repository and its
+    licence.
 
     Raises ConfigError for a URL, and where no path is a repository or none has the revision; where
     only some are or have it, the others are rows of `dropped`.
@@ -81,11 +98,20 @@ def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Sp
         for run in cut(taken, lambda file: file[2], target_bytes):
             files = [[path, sha] for path, sha, _ in run]
             part = {"files": files, "repo": listing.repo, "license": listing.license}
-            yield Split(source.name, entry.url, source.kind, part, sum(file[2] for file in run), fingerprint(part))
+            yield Split(
+                source.name,
+                entry.url,
+                source.kind,
+                part,
+                sum(file[2] for file in run),
+                fingerprint(part),
+            )
     if len(mistakes) == len(inputs):
-        raise _mistake(source, *mistakes[0])
+        entry, listing = mistakes[0]
+        key = "revision" if isinstance(listing.fault, NoRevisionError) else "path"
+        raise ConfigError(f"sources.{source.name}.{key}: {entry.url}: {listing.mistake}")
     for entry, listing in mistakes:
-        losses.drop("unreadable", entry.name, listing.repo, str(_mistake(source, entry, listing)))
+        losses.drop("unreadable", entry.name, listing.repo, listing.mistake)
 
 
 def _check_paths(source: Source) -> None:
@@ -97,24 +123,17 @@ def _check_paths(source: Source) -> None:
             continue
         clone = f"git clone --bare {path}" if remote_name(path) else "git clone"
         raise ConfigError(
-            f"sources.{source.name}.path: {path}: kind git reads local folders; clone the repository first"
-            f" ({clone}) and name the folder that it makes"
+            f"sources.{source.name}.path: {path}: kind git reads local folders; clone the repository"
+            f" first ({clone}) and name the folder that it makes"
         )
 
 
-def _mistake(source: Source, entry: Input, listing: _Listing) -> ConfigError:
-    """What the config says wrongly of an input."""
-    if isinstance(listing.fault, NoRevisionError):
-        return ConfigError(f"sources.{source.name}.revision: {entry.url} has {listing.fault}")
-    return ConfigError(
-        f"sources.{source.name}.path: {entry.url}: no git repository; name the folder that holds .git or is bare,"
-        " or set kind: tree"
-    )
-
-
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[Repo, Objects]]:
-    with Repo(path) as repo, Objects(os.fspath(repo.object_store.path), repo.object_format) as objects:
+def _opened(path: str) -> Iterator[tuple[LocalRepo, Objects]]:
+    with (
+        LocalRepo(path) as repo,
+        Objects(os.fspath(repo.object_store.path), repo.object_format) as objects,
+    ):
         yield repo, objects
 
 
@@ -129,55 +148,65 @@ def _list(source: Source, entry: Input) -> _Listing:
     except (NotGitRepository, NoRevisionError) as error:
         listing.fault = error
     except GIT_FAULTS as error:
-        listing.lost.append(("unreadable", entry.name, f"its objects cannot be read ({_said(error)})"))
+        listing.lost.append(
+            ("unreadable", entry.name, f"the repository cannot be read: {said(error)}")
+        )
     listing.files.sort()
     return listing
 
 
 def _folder_name(folder: str) -> str:
-    """What a repository is called that has no remote: its folder, without the .git of a bare one."""
+    """What a repository without a remote is called: its folder, without the .git of a bare one."""
     return shown(os.path.basename(os.path.realpath(folder)).removesuffix(".git"))  # noqa: PTH119
 
 
-def _said(error: Exception) -> str:
-    """What an error says; dulwich's own need the name of their class."""
-    return str(error) if isinstance(error, DataError) else repr(error)
-
-
 def _list_files(objects: Objects, tree: bytes, listing: _Listing) -> str | None:
-    """Add the plain files of a tree that are not hidden; returns the licence that those at the top state."""
+    """Add the plain files of a tree that are not hidden; returns the licence that those at the top
+    state.
+    """
     stated: list[tuple[str, bytes]] = []
     todo = [("", tree)]
+    entry_count = path_bytes = 0
     while todo:
         folder, tree = todo.pop()
         try:
             entries = _folder_entries(objects, folder, tree)
         except GIT_FAULTS as error:
-            detail = f"the folder cannot be listed: tree {tree.hex()}: {_said(error)}"
+            detail = f"the folder cannot be listed: {said(error)}"
             listing.lost.append(("unreadable", folder or listing.repo, detail))
             continue
+        entry_count += len(entries)
+        path_bytes += sum(len(name) + len(folder) for name, _, _ in entries)
+        if entry_count > _MAX_ENTRIES or path_bytes > _MAX_PATH_BYTES:
+            detail = f"more than {_MAX_ENTRIES} files and folders, or {_MAX_PATH_BYTES} bytes of paths;"
+            listing.lost.append(
+                ("archive_bomb", listing.repo, f"{detail} the others are not listed")
+            )
+            break
         for name, mode, object_id in entries:
             path = folder + name
+            if is_hidden(name):
+                continue
             if stat.S_ISDIR(mode):
                 todo.append((f"{path}/", object_id))
-                continue
-            if len(listing.files) == _MAX_FILES:
-                detail = f"more than {_MAX_FILES} files; the others were not listed"
-                listing.lost.append(("archive_bomb", listing.repo, detail))
-                return stated_license(stated)
-            listing.files.append((path, objects.actual(object_id).hex(), text_bytes(_size(objects, object_id))))
-            if states_license(path):
-                stated += _license_file(objects, path, object_id)
+            elif stat.S_ISREG(mode):
+                size_bytes = text_bytes(_size(objects, object_id))
+                listing.files.append((path, objects.actual(object_id).hex(), size_bytes))
+                if states_license(path):
+                    stated += _license_file(objects, path, object_id)
     return stated_license(stated)
 
 
 def _folder_entries(objects: Objects, folder: str, tree: bytes) -> list[tuple[str, int, bytes]]:
-    """(name, mode, object id) of the folders and plain files in a folder that are not hidden."""
+    """(name, mode, object id) of what is in a folder."""
     if folder.count("/") > _MAX_DEPTH:
         raise DataError(f"it is more than {_MAX_DEPTH} folders deep")
-    parsed = parse_tree(objects.content(tree, "tree"), objects.id_bytes)
-    entries = [(shown(os.fsdecode(name)), mode, bytes.fromhex(sha.decode())) for name, mode, sha in parsed]
-    return [e for e in entries if not is_hidden(e[0]) and (stat.S_ISDIR(e[1]) or stat.S_ISREG(e[1]))]
+    parsed = list(parse_tree(objects.content(tree, "tree"), objects.id_bytes))
+    if any(not name for name, _, _ in parsed):
+        raise DataError("an entry has no name")
+    return [
+        (shown(os.fsdecode(name)), mode, bytes.fromhex(sha.decode())) for name, mode, sha in parsed
+    ]
 
 
 def _size(objects: Objects, object_id: bytes) -> int:
@@ -189,7 +218,9 @@ def _size(objects: Objects, object_id: bytes) -> int:
 
 
 def _license_file(objects: Objects, path: str, object_id: bytes) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of a file that may state the licence, where it can be read; the reading reports it otherwise."""
+    """(path, content) of a file that may state the licence, where it can be read; the reading
+    reports it otherwise.
+    """
     try:
         content = objects.read(object_id, "blob", LICENSE_FILE_BYTES).content
     except GIT_FAULTS:
@@ -206,7 +237,9 @@ def read_git(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
         try:
             _, objects = stack.enter_context(_opened(split.url))
         except GIT_FAULTS as error:
-            detail = f"the repository cannot be opened, so {len(files)} files are lost ({_said(error)})"
+            detail = (
+                f"the repository cannot be opened, so {len(files)} files are lost: {said(error)}"
+            )
             gatherer.drop("unreadable", repo_name, repo_name, detail)
             return
         for path, sha in files:
@@ -215,12 +248,14 @@ def read_git(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
                 yield from gatherer.take()
 
 
-def _read_file(objects: Objects, path: str, sha: str, origin: Origin, stated: Stated, gatherer: Gatherer) -> None:
+def _read_file(
+    objects: Objects, path: str, sha: str, origin: Origin, stated: Stated, gatherer: Gatherer
+) -> None:
     """Add a file to what was gathered, or the row that says why not."""
     try:
         found = objects.read(bytes.fromhex(sha), "blob", gatherer.max_size_bytes)
     except GIT_FAULTS as error:
-        gatherer.drop("unreadable", path, origin.repo, f"object {sha} cannot be read: {_said(error)}")
+        gatherer.drop("unreadable", path, origin.repo, said(error))
         return
     if found.size_bytes > gatherer.max_size_bytes:
         gatherer.drop_too_large(path, origin.repo, found.size_bytes)

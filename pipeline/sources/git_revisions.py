@@ -17,6 +17,7 @@ from codemill.pipeline.sources.git_objects import MissingError, Objects
 from codemill.pipeline.sources.inputs import shown
 
 _HEX = re.compile("[0-9a-f]{4,64}")
+_ID = re.compile(b"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_TAGS = 100  # tags of tags
 _MAX_SHOWN = 20  # references in a message
 
@@ -32,8 +33,9 @@ class _NoCommitError(DataError):
 def find_commit(repo: Repo, objects: Objects, revision: str) -> bytes:
     """The id of a commit, by git's own order of what a name may be.
 
-    Raises NoRevisionError where nothing has that name or it is no commit, and DataError, MissingError
-    or another of `GIT_FAULTS` where HEAD names nothing or what has the name cannot be read.
+    Raises NoRevisionError where nothing has that name or it is no commit, and DataError,
+    MissingError or another of `GIT_FAULTS` where HEAD names nothing or what has the name cannot be
+    read.
     """
     digits = revision.lower() if _HEX.fullmatch(revision.lower()) else ""
     if len(digits) == 2 * objects.id_bytes:
@@ -45,7 +47,11 @@ def find_commit(repo: Repo, objects: Objects, revision: str) -> bytes:
     if object_id is None:
         commits = _commits(objects, digits) if digits else []
         if len(commits) != 1:
-            why = f"{len(commits)} commits begin like this" if commits else "no branch, tag or commit has this name"
+            why = (
+                f"{len(commits)} commits begin like this"
+                if commits
+                else "no branch, tag or commit has this name"
+            )
             raise _no_revision(repo, revision, why)
         object_id = commits[0]
     try:
@@ -63,7 +69,7 @@ def replacements(repo: Repo) -> dict[bytes, bytes]:
     """id -> id of the object that git reads instead (`git replace`)."""
     found = {}
     for name, target in repo.refs.as_dict(b"refs/replace").items():  # type: ignore[arg-type]
-        if re.fullmatch(b"[0-9a-f]{40}|[0-9a-f]{64}", name):
+        if _ID.fullmatch(name) and _ID.fullmatch(target):
             found[bytes.fromhex(name.decode())] = bytes.fromhex(target.decode())
     return found
 
@@ -75,9 +81,11 @@ def _named(repo: Repo, revision: str) -> bytes | None:
     except KeyError:
         if revision != "HEAD":
             return None
-        raise DataError("it has no HEAD") from None
+        raise DataError("its HEAD is missing or empty") from None
     if object_id is None and revision == "HEAD":
         raise DataError(f"HEAD names {_text(chain[-1])}, which has no commit; {_references(repo)}")
+    if object_id is not None and not _ID.fullmatch(object_id):
+        raise DataError(f"{_text(chain[-1])} holds {object_id[:80]!r}, which is no id")
     return None if object_id is None else bytes.fromhex(object_id.decode())
 
 
@@ -108,7 +116,7 @@ def _pointed(content: bytes, word: bytes) -> bytes:
     """The id in the first line of a commit or tag."""
     first, _, digits = content.partition(b"\n")[0].partition(b" ")
     if first != word:
-        raise DataError(f"it begins with {content[:40]!r}")
+        raise DataError(f"a commit or tag begins with {content[:40]!r}")
     return bytes.fromhex(digits.decode())
 
 
@@ -119,7 +127,11 @@ def _no_revision(repo: Repo, revision: str, why: str) -> NoRevisionError:
 def _references(repo: Repo) -> str:
     names = [_text(name) for name in sorted(repo.refs.keys()) if name != b"HEAD"]
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
-    return f"its references are {', '.join(names[:_MAX_SHOWN])}{more}" if names else "it has no references"
+    return (
+        f"its references are {', '.join(names[:_MAX_SHOWN])}{more}"
+        if names
+        else "it has no references"
+    )
 
 
 def _text(name: bytes) -> str:
