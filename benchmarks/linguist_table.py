@@ -4,8 +4,8 @@
 
 CHECKOUT is a checkout of https://github.com/github-linguist/linguist; without COMMIT git names it. The
 table holds names, aliases, file names, extensions, interpreters and the content rules of ambiguous
-extensions. The rules are regular expressions of Ruby; they become expressions of RE2, which takes
-linear time on any text.
+extensions; what codemill adds to them is in linguist_more.yml. The rules are regular expressions of
+Ruby; they become expressions of RE2, which takes linear time on any text.
 """
 
 from __future__ import annotations
@@ -22,43 +22,7 @@ from typing import Any
 import yaml
 
 TABLE = Path(__file__).parent.parent / "pipeline" / "linguist.json"
-
-# Where the content rules leave several languages, Linguist has a classifier. Here the language counts
-# that most files of such an extension, interpreter or name are in; popular ones come first by themselves.
-_DEFAULTS = {
-    ".as": "ActionScript", ".asc": "AsciiDoc", ".asm": "Assembly", ".b": "Brainfuck",
-    ".bas": "Visual Basic 6.0", ".bb": "BitBake", ".cfg": "INI", ".cgi": "Perl", ".cl": "OpenCL",
-    ".cls": "TeX", ".cp": "C++", ".cue": "CUE", ".d": "D", ".e": "Eiffel", ".es": "JavaScript",
-    ".ex": "Elixir", ".f": "Fortran", ".for": "Fortran", ".frag": "GLSL", ".fs": "F#",
-    ".fcgi": "Perl", ".fx": "HLSL", ".g": "GAP", ".gd": "GDScript", ".gs": "JavaScript",
-    ".inc": "PHP", ".j": "Objective-J", ".jq": "jq", ".l": "Lex", ".lean": "Lean", ".m": "MATLAB",
-    ".mm": "Objective-C++", ".ml": "OCaml", ".mo": "Modelica", ".mod": "Linux Kernel Module",
-    ".ms": "Roff", ".n": "Roff", ".nb": "Wolfram Language", ".nu": "Nushell", ".odin": "Odin",
-    ".p": "OpenEdge ABL", ".pbt": "Protocol Buffer Text Format", ".pl": "Perl", ".pm": "Perl",
-    ".pp": "Puppet", ".prc": "PLSQL", ".pro": "QMake", ".properties": "Java Properties",
-    ".q": "HiveQL", ".r": "R", ".s": "Unix Assembly", ".sc": "Scala", ".sch": "Scheme",
-    ".scd": "SuperCollider", ".scm": "Scheme", ".shader": "ShaderLab", ".sls": "SaltStack",
-    ".spec": "RPM Spec", ".st": "Smalltalk", ".t": "Perl", ".tpl": "Smarty", ".trigger": "Apex",
-    ".ts": "TypeScript", ".v": "Verilog", ".vhost": "ApacheConf", ".w": "CWeb",
-    ".x": "Linker Script", ".ddl": "SQL", ".dsc": "Debian Package Control File", ".workflow": "XML",
-    ".brd": "Eagle", ".al": "AL", "deno": "TypeScript", "lua": "Lua", "perl": "Perl",
-    "ocaml": "OCaml", "hosts": "Hosts File", "HOSTS": "Hosts File",
-}  # fmt: skip
-
-# Ours, for files of which Linguist says nothing.
-_MORE = {
-    "filenames": {
-        "AUTHORS": "Text", "CHANGELOG": "Text", "CONTRIBUTING": "Text", "LICENCE": "Text",
-        "MAINTAINERS": "Text", "NOTICE": "Text", "PATENTS": "Text", "README": "Text",
-        ".ansible-lint": "YAML", ".codespellrc": "INI", ".hgrc": "INI", ".pypirc": "INI", ".yamllint": "YAML",
-        "SCsub": "Python", "meson.options": "Meson",
-    },
-    "extensions": {
-        ".bazel": "Starlark", ".ccm": "C++", ".cxxm": "C++", ".dtd": "XML", ".eex": "HTML+EEX",
-        ".entitlements": "XML Property List", ".jenkinsfile": "Groovy", ".rng": "XML",
-    },
-    "interpreters": {"bats": "Shell", "swift": "Swift"},
-}  # fmt: skip
+MORE = Path(__file__).with_name("linguist_more.yml")  # what codemill adds
 
 # The few expressions that RE2 has not, or reads otherwise: lookaround, possessive repetition, groups
 # that are called by name, and Ruby's intersection of classes.
@@ -91,7 +55,8 @@ def table(checkout: Path, commit: str) -> dict[str, Any]:
         yaml.safe_load((data / f"{name}.yml").read_text())
         for name in ("languages", "heuristics", "generic", "popular")
     )
-    wanted = _Preference(languages, popular)
+    more = yaml.safe_load(MORE.read_text())
+    wanted = _Preference(languages, popular, more["defaults"])
     extensions = wanted.by_key("extensions", str.lower)
     for extension in generic[
         "extensions"
@@ -112,17 +77,23 @@ def table(checkout: Path, commit: str) -> dict[str, Any]:
         "interpreters": wanted.by_key("interpreters"),
         "rules": _rules(heuristics),
         "more": {
-            field: {key: [name.lower()] for key, name in keys.items()}
-            for field, keys in _MORE.items()
+            **{key: _lowered(more[key]) for key in ("filenames", "extensions", "interpreters")},
+            "rules": _rules(more),
         },
     }
+
+
+def _lowered(names: dict[str, str]) -> dict[str, list[str]]:
+    return {key: [name.lower()] for key, name in names.items()}
 
 
 class _Preference:
     """Languages by a key, the likeliest first."""
 
-    def __init__(self, languages: dict[str, dict[str, Any]], popular: list[str]):
-        self.languages, self.popular = languages, popular
+    def __init__(
+        self, languages: dict[str, dict[str, Any]], popular: list[str], defaults: dict[str, str]
+    ) -> None:
+        self.languages, self.popular, self.defaults = languages, popular, defaults
 
     def by_key(self, field: str, form: Any = str) -> dict[str, list[str]]:
         """{key: its languages, lower-case}, by the keys' order; the first is the default among several."""
@@ -136,7 +107,7 @@ class _Preference:
 
     def _rank(self, key: str, name: str) -> tuple[bool, bool, bool, str]:
         primary = self.languages[name].get("extensions", [""])[0].lower() == key
-        return _DEFAULTS.get(key) != name, name not in self.popular, not primary, name
+        return self.defaults.get(key) != name, name not in self.popular, not primary, name
 
 
 def _aliases(languages: dict[str, dict[str, Any]]) -> dict[str, str]:

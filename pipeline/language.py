@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +48,13 @@ class _Candidates:
             self.tuples.append(key)
         return self._numbers[key]
 
+    def sizes(self) -> np.ndarray:
+        """int64[numbers]: how many candidates each tuple has."""
+        return np.array([len(names) for names in self.tuples])
+
     def open_rows(self, numbers: np.ndarray) -> np.ndarray:
         """The rows that have not exactly one candidate."""
-        return np.flatnonzero(np.array([len(names) != 1 for names in self.tuples])[numbers])
+        return np.flatnonzero(self.sizes()[numbers] != 1)
 
     def narrow(self, numbers: np.ndarray, rows: np.ndarray, found: np.ndarray) -> None:
         """Leave `rows` only the candidates that are in `found` too; where one of the two is none, the other."""
@@ -87,6 +92,21 @@ class _Lookup:
         ]
 
 
+class _Rules:
+    """Groups of content rules by extension."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.groups = [group["rules"] for group in groups]
+        numbers = {key: i for i, group in enumerate(groups) for key in group["extensions"]}
+        self._extensions = pa.array(list(numbers), pa.string())
+        self._numbers = np.array([*numbers.values(), -1], np.int64)
+
+    def numbers(self, extensions: pa.Array) -> np.ndarray:
+        """int64[n]: the group of each extension; -1 = none."""
+        found = pc.index_in(extensions, self._extensions)
+        return self._numbers[pc.fill_null(found, len(self._extensions)).to_numpy()]
+
+
 class _Tables:
     """Linguist's tables, ready for Arrow."""
 
@@ -111,14 +131,8 @@ class _Tables:
         self.longest_extension = max(extension.count(".") for extension in table["extensions"])
         self.man_page = self.candidates.number(["roff manpage", "roff"])
         self.xml = self.candidates.number(["xml"])
-        self.rules = [group["rules"] for group in table["rules"]]
-        group_of = {
-            extension: i
-            for i, group in enumerate(table["rules"])
-            for extension in group["extensions"]
-        }
-        self.rule_extensions = pa.array(list(group_of), pa.string())
-        self.rule_groups = np.array([*group_of.values(), -1])
+        self.rules = _Rules(table["rules"])
+        self.more_rules = _Rules(table["more"]["rules"])
 
 
 _tables = functools.cache(_Tables)
@@ -144,7 +158,7 @@ def detect_languages(paths: pa.Array, texts: pa.Array) -> pa.Array:
     _narrow_open(numbers, _by_extension(lower), candidates)
     _without_candidates(numbers, lower, ends)
     last_extensions = pc.struct_field(pc.extract_regex(lower, r"(?s)(?P<last>\.[^.]*)$"), "last")
-    _by_content(numbers, last_extensions, ends, candidates)
+    _by_content(numbers, pc.coalesce(last_extensions, lower), ends, candidates)
     _by_more(numbers, names, last_extensions, interpreters)
     return candidates.first_names(numbers)
 
@@ -195,18 +209,32 @@ def _without_candidates(numbers: np.ndarray, lower: pa.Array, ends: Ends) -> Non
 def _by_content(
     numbers: np.ndarray, extensions: pa.Array, ends: Ends, candidates: _Candidates
 ) -> None:
-    """Decide by the rules of an extension; what the rules say counts whatever the candidates were."""
+    """Decide by Linguist's rules, which count whatever the candidates were, and by ours among them."""
     tables = _tables()
     rows = candidates.open_rows(numbers)
-    found = pc.index_in(extensions.take(pa.array(rows)), tables.rule_extensions)
-    groups = tables.rule_groups[pc.fill_null(found, len(tables.rule_extensions)).to_numpy()]
+    groups = tables.rules.numbers(extensions.take(pa.array(rows)))
+    man_page = tables.rules.numbers(pa.array([".man"]))[0]
+    groups[(groups < 0) & (numbers[rows] == tables.man_page)] = man_page
+    for chosen, names in _rule_results(tables.rules, rows, groups, ends):
+        numbers[chosen] = candidates.number(names)
+
+    rows = np.flatnonzero(candidates.sizes()[numbers] > 1)
+    groups = tables.more_rules.numbers(extensions.take(pa.array(rows)))
+    for chosen, names in _rule_results(tables.more_rules, rows, groups, ends):
+        candidates.narrow(numbers, chosen, np.full(len(chosen), candidates.number(names)))
+
+
+def _rule_results(
+    rules: _Rules, rows: np.ndarray, groups: np.ndarray, ends: Ends
+) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """(rows: int64[k], the languages of the first rule of their group that holds for them)."""
     for group in np.unique(groups[groups >= 0]).tolist():
         chosen = rows[groups == group]
         last = np.minimum(ends.ends[chosen], ends.starts[chosen] + _CONTENT_BYTES)
         heads = take_spans(ends.texts.data, ends.starts[chosen], last)
-        for rule in tables.rules[group]:
+        for rule in rules.groups[group]:
             holds = _holds(rule, heads)
-            numbers[chosen[holds]] = candidates.number(rule["languages"])
+            yield chosen[holds], rule["languages"]
             chosen, heads = chosen[~holds], heads.filter(pa.array(~holds))
             if not len(chosen):
                 break

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+import shutil
+import subprocess
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -214,6 +219,92 @@ def test_a_name_is_taken_in_any_case_and_by_its_aliases() -> None:
     assert canonical_languages(column).to_pylist() == ["go", "python", None, "klingon", "c#"]
     with pytest.raises(ValueError, match=r"no language 'pyton'; did you mean 'python'\?"):
         language_name("pyton")
+
+
+@pytest.mark.parametrize(
+    "path, text, expected",
+    [
+        ("a.cls", "public with sharing class A {\n}\n", "apex"),
+        ("a.cls", "\\LoadClass{article}\n", "tex"),
+        ("board.sch", "EESchema Schematic File Version 2\n", "kicad schematic"),
+        ("a.sch", "(define x 1)\n", "scheme"),
+        ("mind.mm", '<map version="1.0.1">\n', "xml"),
+        ("a.mm", "#import <Foundation/Foundation.h>\n@implementation A\n- (void)b { std::vector<int> c; }\n@end\n",
+         "objective-c++"),
+        ("haproxy.cfg", "global\n  daemon\nfrontend www\n", "haproxy"),
+        ("setup.cfg", "[metadata]\nname = a\n", "ini"),
+        ("recipe.inc", 'SUMMARY = "a"\nSRC_URI:append = " file://b"\n', "bitbake"),
+        ("table.inc", "{ 0x01, 0x02 },\n", "c++"),
+        ("app.spec", "a = Analysis(['app.py'])\n", "python"),
+        ("app.spec", "Name: a\nVersion: 1\n", "rpm spec"),
+        ("disc.cue", 'FILE "a.wav" WAVE\n  TRACK 01 AUDIO\n', "cue sheet"),
+        ("a.lean", "theorem a : True := by\n  trivial\n", "lean 4"),
+        ("a.mo", "actor {\n};\n", "motoko"),
+        ("tool.5w", "S 3972000 V 19850000 3/4\n", "roff"),
+        ("tool.5w", '.TH TOOL 5 2020\n.SH NAME\n', "roff manpage"),
+        ("hosts", "[web]\na.example.org\n", "ini"),
+        ("hosts", "127.0.0.1 localhost\n", "hosts file"),
+    ],
+)  # fmt: skip
+def test_where_linguist_asks_its_classifier_a_rule_or_the_commonest_language_decides(
+    path: str, text: str, expected: str
+) -> None:
+    """Linguist 9.6.0 itself gives these answers to files of these kinds."""
+    assert language(path, text) == expected
+
+
+@pytest.mark.parametrize(
+    "path, text, expected",
+    [
+        ("NOTICE", "a\n", "text"),
+        ("board.sch", '<?xml version="1.0"?>\n<!DOCTYPE eagle SYSTEM "eagle.dtd">\n', "eagle"),
+        ("Dockerfile.alpine", "FROM a\n", "dockerfile"),
+        ("makefile.old", "a:\n", "makefile"),
+        ("login.defs", "a b\n", None),  # `login` is a name of a shell's file, but no stem of others
+        ("a.dtd", "<!ELEMENT a (b)>\n", "xml"),
+        ("run", "#!/usr/bin/lua5.3\n", "lua"),
+        ("run", "#!/bin/sh\n# \\\nexec tclsh \"$0\" \"$@\"\n", "tcl"),
+        ("page.html.erb", "<%= a %>\n", "html+erb"),
+        ("A.BLADE.PHP", "@if (a)\n", "blade"),
+        ("odd", '<?xml version="1.0"?>\n<a/>\n', "xml"),
+        ("odd", '\n<?xml version="1.0"?>\n<a/>\n', "xml"),
+        ("odd", '\n\n<?xml version="1.0"?>\n<a/>\n', None),
+    ],
+)
+def test_compound_extensions_xml_and_what_linguist_has_not_are_named(
+    path: str, text: str, expected: str | None
+) -> None:
+    assert language(path, text) == expected
+
+
+_ASK_LINGUIST = """
+require 'linguist'
+STDIN.each_line(chomp: true) do |path|
+  found = Linguist.detect(Linguist::FileBlob.new(path))
+  puts found ? found.name : ''
+end
+"""
+
+
+@pytest.mark.slow
+def test_files_of_the_python_environment_have_the_language_that_linguist_itself_says() -> None:
+    """With the Ruby gem github-linguist of any version, whose names may be older."""
+    ruby = shutil.which("ruby")
+    if not ruby or subprocess.run([ruby, "-e", "require 'linguist'"], capture_output=True).returncode:
+        pytest.skip("needs Ruby with the gem github-linguist")
+    files = sorted(path for path in Path(pa.__file__).parent.parent.rglob("*") if path.is_file())
+    texts = {}
+    for path in random.Random(1).sample(files, 1000):
+        with contextlib.suppress(UnicodeDecodeError):
+            texts[str(path)] = path.read_text("utf-8")
+    texts = {path: text for path, text in texts.items() if text.strip() and "\0" not in text}
+    answers = subprocess.run(
+        [ruby, "-e", _ASK_LINGUIST], input="\n".join(texts), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    found = detect_languages(pa.array(list(texts)), pa.array(list(texts.values()), pa.large_string())).to_pylist()
+    pairs = [(name.lower(), ours) for name, ours in zip(answers, found, strict=True) if name]
+    assert len(pairs) > 200
+    assert sum(name == ours for name, ours in pairs) >= 0.99 * len(pairs)
 
 
 def test_every_language_that_the_code_names_is_one() -> None:
