@@ -17,6 +17,7 @@ import pyarrow as pa
 from codemill.errors import DataError
 from codemill.tokenize import modelproto, tokenizer_json
 from codemill.tokenize.bytelevel import ByteLevelModel
+from codemill.tokenize.hugging_face import folder_tokenizer
 from codemill.tokenize.model import TokenizerModel, read_model
 
 # A JSON object. SentencePiece's files begin with 0x0A too, but then come the bytes of a first piece.
@@ -70,8 +71,9 @@ class Tokenizer(Protocol):
 
 
 def load_tokenizer(model: str | Path | bytes) -> Tokenizer:
-    """A model from a local path, or from its bytes. Raises DataError where it is none that codemill can build on."""
-    content = model if isinstance(model, bytes) else read_model(model)
+    """A model from a local file or Hugging Face folder, or from its bytes. Raises DataError where it is none that
+    codemill can build on."""
+    content = model if isinstance(model, bytes) else _content(Path(model))
     if is_json(content):
         return ByteLevelModel(content)
     if _TIKTOKEN.match(content):
@@ -80,6 +82,18 @@ def load_tokenizer(model: str | Path | bytes) -> Tokenizer:
             "is split nor which special tokens there are; give the tokenizer.json of the same model"
         )
     return TokenizerModel(content)
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_dir():
+        return read_model(path)
+    found = folder_tokenizer(lambda name: read_model(path / name) if (path / name).is_file() else None)
+    if found is None:
+        raise DataError(
+            f"the folder {str(path)!r} has no tokenizer.json and no tokenizer.model; give a Hugging Face folder with "
+            "one of them, or the path of a model"
+        )
+    return found
 
 
 def is_json(content: bytes) -> bool:

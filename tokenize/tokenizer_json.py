@@ -86,13 +86,13 @@ def parse(content: bytes) -> TokenizerJson:
 
 
 def with_special_tokens(content: bytes, names: Mapping[str, str]) -> bytes:
-    """The file with the names that its special tokens have, which `parse` reads again. Raises DataError where it is no
-    JSON object."""
+    """The file with the names that some special tokens have, which `parse` reads again; others that it names stay.
+    Raises DataError where it is no JSON object."""
     try:
         file = _load(content)
     except ValueError as fault:
         raise _refusal(content, str(fault)) from fault
-    return dumped({**file, OWN_KEY: {"special_tokens": dict(sorted(names.items()))}})
+    return dumped({**file, OWN_KEY: {"special_tokens": dict(sorted({**_own_names(file), **names}.items()))}})
 
 
 def tokens(content: bytes) -> set[str]:
@@ -102,6 +102,15 @@ def tokens(content: bytes) -> set[str]:
         return {*file["model"]["vocab"], *(entry["content"] for entry in file.get("added_tokens") or ())}
     except (ValueError, KeyError, TypeError):
         return set()
+
+
+def known_ends(content: bytes) -> set[str]:
+    """Which of bos, eos and padding a file has under a name that is known."""
+    try:
+        added = {entry["content"] for entry in _load(content).get("added_tokens") or ()}
+    except (ValueError, KeyError, TypeError):
+        return set()
+    return {name for name, tokens in _ENDS.items() if not added.isdisjoint(tokens)}
 
 
 def for_encoding(model: TokenizerJson) -> dict[str, Any]:

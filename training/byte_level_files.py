@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from codemill.tokenize import tokenizer_json
+from codemill.tokenize.hugging_face import (
+    HF_NAMES,
+    OWN_NAMES,
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+    is_byte_level,
+    token_text,
+)
 from codemill.tokenize.tokenizer import Tokenizer
-from codemill.tokenize.tokenizer_json import ADDED_FIM, OWN_KEY, SPECIAL, SpecialToken, bos_before, dumped
-
-TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-_OWN_NAMES = "codemill_special_tokens"  # of tokenizer_config.json: what each of our special tokens is called
-_HF_NAMES: dict[SpecialToken, str] = {"bos": "bos_token", "eos": "eos_token", "padding": "pad_token"}
+from codemill.tokenize.tokenizer_json import ADDED_FIM, OWN_KEY, SPECIAL, bos_before, dumped
 
 
 def byte_level_files(model: Tokenizer, max_positions: int) -> dict[str, bytes]:
@@ -52,12 +56,12 @@ def _added(token: str, number: int) -> dict[str, Any]:
 
 def _config(names: dict[str, str], max_positions: int) -> dict[str, Any]:
     """tokenizer_config.json. The class is the one that takes tokenizer.json as it is, in transformers 4 and 5."""
-    ends = {key: names[name] for name, key in _HF_NAMES.items() if name != "padding" or names[name] != names["eos"]}
+    ends = {key: names[name] for name, key in HF_NAMES.items() if name != "padding" or names[name] != names["eos"]}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **ends,
         "additional_special_tokens": [names[name] for name in ADDED_FIM],
-        _OWN_NAMES: names,
+        OWN_NAMES: names,
         "add_bos_token": True,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
@@ -72,7 +76,7 @@ def read_byte_level(folder: Path) -> bytes | None:
         content = (folder / TOKENIZER_JSON).read_bytes()
     except FileNotFoundError:
         return None
-    if b'"ByteLevel"' not in content:
+    if not is_byte_level(content):
         return None
     known = tokenizer_json.tokens(content)
     names = {name: token for name, token in _named(folder / TOKENIZER_CONFIG).items() if token in known}
@@ -83,12 +87,7 @@ def _named(file: Path) -> dict[str, str]:
     """Special tokens by the file's own word; none where it says nothing that can be read."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         config = json.loads(file.read_bytes())
-        own = config.get(_OWN_NAMES, {})
-        found = {name: own.get(name) or _text(config.get(_HF_NAMES.get(name, ""))) for name in SPECIAL}
+        own = config.get(OWN_NAMES, {})
+        found = {name: own.get(name) or token_text(config.get(HF_NAMES.get(name, ""))) for name in SPECIAL}
         return {name: token for name, token in found.items() if isinstance(token, str)}
     return {}
-
-
-def _text(token: Any) -> str | None:
-    """The text of a token, which stands there by itself or with how it is looked for."""
-    return token.get("content") if isinstance(token, dict) else token

@@ -28,6 +28,7 @@ from codemill.pipeline.stages.frame import (
     read_table,
     run_stage,
 )
+from codemill.tokenize.hugging_face import folder_tokenizer
 from codemill.tokenize.tokenizer import Tokenizer, is_json, load_tokenizer
 from codemill.tokenize.tokenizer_json import with_special_tokens
 from codemill.tokenize.train import train_bpe
@@ -49,19 +50,33 @@ def load_given_model(config: TokenizerSection | None) -> Tokenizer | None:
     """
     if config is None or config.model is None:
         return None
-    file = place(config.model)
-    if not file.is_file():
-        raise ConfigError(
-            f"tokenizer.model: {config.model}: there is no such file; give the path of a SentencePiece model, or of a "
-            "tokenizer.json"
-        )
+    content = _given_content(config.model)
     names = config.special_tokens.model_dump(exclude_none=True)
     try:
-        model = _with_names(file.read_bytes(), names, config.model) if names else load_model(file)
+        model = _with_names(content, names, config.model) if names else load_tokenizer(content)
         model.prepare()
     except DataError as error:
         raise ConfigError(f"tokenizer.model: {config.model}: {error}") from None
     return model
+
+
+def _given_content(path: str) -> bytes:
+    """The model's bytes, of a file or of a Hugging Face folder."""
+    file = place(path)
+    if file.is_file():
+        return file.read_bytes()
+    if not file.is_dir():
+        raise ConfigError(
+            f"tokenizer.model: {path}: there is no such file; give the path of a SentencePiece model, of a "
+            "tokenizer.json, or of a Hugging Face folder with one of them"
+        )
+    found = folder_tokenizer(lambda name: (file / name).read_bytes() if (file / name).is_file() else None)
+    if found is None:
+        raise ConfigError(
+            f"tokenizer.model: {path}: this folder has no tokenizer.json and no tokenizer.model; give a Hugging Face "
+            "folder with one of them, or the path of a model"
+        )
+    return found
 
 
 def _with_names(content: bytes, names: dict[str, str], path: str) -> Tokenizer:
