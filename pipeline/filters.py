@@ -17,44 +17,29 @@ import pyarrow.compute as pc
 from codemill.errors import ConfigError
 from codemill.pipeline.config import Filter
 from codemill.pipeline.documents import DROPPED, REASONS, dropped_rows
+from codemill.pipeline.generated import generated_evidence
 from codemill.pipeline.license import allowed
 from codemill.pipeline.places import is_url, local_path
 from codemill.pipeline.sources.inputs import open_input
-from codemill.pipeline.text_statistics import TextStatistics, text_heads, text_statistics
+from codemill.pipeline.text_statistics import TextStatistics, text_statistics
+from codemill.pipeline.visible_text import visible_characters
 
 # StarCoder2 (arXiv 2402.19173, section 2.1, "Encoded data filter").
-_MAX_ENCODED_RUN = 1024  # bytes
-_MAX_ENCODED_SHARE = 0.5  # of a document's bytes
+_MAX_ENCODED_RUN = 1024  # characters
+_MAX_ENCODED_SHARE = 0.5  # of a document's characters
 
-# The Stack looks for such words in a document's first lines (arXiv 2211.15533; StarCoder2 has the list), but
-# any prose about generated files has them too. These patterns want the sentence to be about this very file.
-_GENERATED_LINES = 10
-_GENERATED_BYTES = 4096  # of the text, however long its first lines are
-_FIRST_LINES = rf"(?s)^((?:[^\n]*\n){{{_GENERATED_LINES}}}).*$"
-_START = r"^[^\w\n]*"  # of a line, comment signs included
-_BY = r"(?:automatically )?(?:by|from|using|with)\b"
-_STATEMENTS = (
-    r"\b(?:this|the following) (?:\w+ ){0,3}?(?:class|code|document|file|header|module|script|source|stub|table) "
-    r"(?:(?:is|was|has been) (?:\(\w+\) )?(?:auto-?|automatically |machine-)?generated\b|generated " + _BY + r")",
-    r"\bthis is an? (?:[\w-]+ )?(?:auto-?)?generated (?:code|file|source)\b",
-    _START + r"(?:(?:note|warning): ?)?(?:(?:code|file) )?(?:auto[- ]?|automatically |machine[- ])generated\b",
-    _START + r"(?:[\w./]+\.\w+\.? +)?(?-i:Generated|GENERATED) " + _BY,
-    _START + r"(?:code|file) generated " + _BY,
-    _START + r"generated " + _BY + r" [\"'`]?[\w.-]+[/.]\w",
-    _START + r"@generated\b",
-    r"\bgenerated from [\"']?[\w./-]+[\"']? (?:by|using|with)\b",
-    r"\bgenerated\b[^\n]{0,200}\bdo not (?:edit|modify)\b",
-    r"\bdo not (?:edit|modify)\b[^\n]{0,200}\bgenerated\b",
-)
-_SAYS_GENERATED = rf"(?im)(?P<says>(?:{'|'.join(_STATEMENTS)})[ -~]{{0,80}})"
+# StarCoder (arXiv 2305.06161, section 3.2): XML stands under many extensions, and shows by its declaration.
+_XML_DECLARATION = "<?xml version="
+_XML_CHARACTERS = 100
+_MIN_VISIBLE_CHARACTERS, _MIN_VISIBLE_SHARE = 100, 0.2  # the same section; bigcode-dataset drops at these very bounds
 
 _MINIFIED_NAME = r"(?i)[.-]min\.(?:js|cjs|mjs|css)$"
 _MINIFIED_LANGUAGES = ("javascript", "css")
 # GitHub's Linguist calls JavaScript and CSS minified by their mean line alone; white space shows what was
 # wrapped. Measured on 4,000 files of npm packages: at most 0.036 in `.min.js` and `.min.css`, at least 0.054
 # in all others but blobs and what is minified under another name.
-_MAX_CODE_MEAN_LINE = 110  # bytes
-_MIN_WHITE_SPACE = 0.05  # share of bytes
+_MAX_CODE_MEAN_LINE = 110  # characters
+_MIN_WHITE_SPACE = 0.05  # share of characters
 _MIN_MINIFIED_BYTES = 1024  # a shorter file may look like anything
 
 _Details = Callable[[pa.Array], pa.Array]  # rows (int64) -> their details (string)
@@ -77,18 +62,21 @@ class _Batch:
 
     @property
     def mean_lines(self) -> np.ndarray:
-        """float64[n]: mean bytes of a line, without its end."""
-        return self.statistics.line_bytes / np.maximum(self.statistics.lines, 1)
+        """float64[n]: mean characters of a line, without its end."""
+        return self.statistics.line_characters / np.maximum(self.statistics.lines, 1)
 
     def share(self, count: np.ndarray) -> np.ndarray:
-        """float64[n]: a count of bytes as a share of all bytes of each document."""
-        return count / np.maximum(self.size_bytes, 1)
+        """float64[n]: a count of characters as a share of all characters of each document."""
+        return count / np.maximum(self.statistics.characters, 1)
 
     def bounds(self, name: str) -> np.ndarray:
-        """The value of a key of `FilterLimits` for each document."""
-        general = getattr(self.config, name)
-        overrides = [getattr(override, name) for override in self.config.per_language.values()]
-        return np.array([general, *(general if value is None else value for value in overrides)])[self.override]
+        """The value of a key of `FilterLimits` for each document; infinite where there is no bound."""
+        overrides = self.config.per_language.values()
+        values = [
+            getattr(limits if name in limits.model_fields_set else self.config, name)
+            for limits in (self.config, *overrides)
+        ]
+        return np.array([np.inf if value is None else value for value in values])[self.override]
 
 
 def load_opt_out(path: str, asked_by: str = "filter.opt_out") -> frozenset[str]:
@@ -115,7 +103,7 @@ def apply_filters(
 
     opted_out: repositories in lower case, as `load_opt_out` gives them.
     """
-    languages = pa.array([name.lower() for name in config.per_language], pa.string())
+    languages = pa.array(list(config.per_language), pa.string())
     override = pc.fill_null(pc.add(pc.index_in(documents.column("language"), languages), 1), 0).to_numpy()
     statistics = text_statistics(documents.column("text"))
     batch = _Batch(documents, config, opted_out, statistics, override)
@@ -154,8 +142,7 @@ def _license_not_allowed(batch: _Batch) -> tuple[np.ndarray, _Details]:
         return _none(batch)
     licenses = batch.documents.column("license")
     passed = allowed(licenses, batch.config.licenses, batch.config.unknown_license)
-    file = _joined(" (", batch.documents.column("license_file"), ")")
-    shown = _joined(pc.fill_null(licenses, "unknown"), pc.fill_null(file, ""))
+    shown = pc.fill_null(licenses, "unknown")
     return ~passed, lambda rows: _joined(shown.take(rows), " is not on filter.licenses")
 
 
@@ -164,14 +151,29 @@ def _too_small(batch: _Batch) -> tuple[np.ndarray, _Details]:
     return batch.size_bytes < bounds, _measured("size", batch.size_bytes, " bytes <", bounds)
 
 
+def _too_few_characters(batch: _Batch) -> tuple[np.ndarray, _Details]:
+    count, bounds = batch.statistics.characters, batch.bounds("min_characters")
+    return count < bounds, _measured("size", count, " characters <", bounds)
+
+
+def _too_many_characters(batch: _Batch) -> tuple[np.ndarray, _Details]:
+    count, bounds = batch.statistics.characters, batch.bounds("max_characters")
+    return count > bounds, _measured("size", count, " characters >", bounds)
+
+
+def _too_many_lines(batch: _Batch) -> tuple[np.ndarray, _Details]:
+    lines, bounds = batch.statistics.lines, batch.bounds("max_lines")
+    return lines > bounds, _measured("length", lines, " lines >", bounds)
+
+
 def _line_too_long(batch: _Batch) -> tuple[np.ndarray, _Details]:
     longest, bounds = batch.statistics.longest_line, batch.bounds("max_line_length")
-    return longest > bounds, _measured("longest line", longest, " bytes >", bounds)
+    return longest > bounds, _measured("longest line", longest, " characters >", bounds)
 
 
 def _mean_line_too_long(batch: _Batch) -> tuple[np.ndarray, _Details]:
     means, bounds = batch.mean_lines, batch.bounds("max_mean_line_length")
-    return means > bounds, _measured("mean line", means, " bytes >", bounds)
+    return means > bounds, _measured("mean line", means, " characters >", bounds)
 
 
 def _low_alphanumeric(batch: _Batch) -> tuple[np.ndarray, _Details]:
@@ -179,21 +181,39 @@ def _low_alphanumeric(batch: _Batch) -> tuple[np.ndarray, _Details]:
     return shares < bounds, _measured("alphanumeric share", shares, " <", bounds)
 
 
+def _low_alphabetic(batch: _Batch) -> tuple[np.ndarray, _Details]:
+    shares, bounds = batch.share(batch.statistics.alphabetic), batch.bounds("min_alphabetic")
+    return shares < bounds, _measured("alphabetic share", shares, " <", bounds)
+
+
+def _xml(batch: _Batch) -> tuple[np.ndarray, _Details]:
+    asked = batch.bounds("xml").astype(bool)
+    if not asked.any():
+        return _none(batch)
+    heads = pc.utf8_slice_codeunits(batch.documents.column("text"), 0, _XML_CHARACTERS)
+    failed = asked & _mask(pc.match_substring(heads, _XML_DECLARATION))
+    said = f"its first {_XML_CHARACTERS} characters have {_XML_DECLARATION}"
+    return failed, lambda rows: pa.repeat(pa.scalar(said), len(rows))
+
+
+def _low_visible_text(batch: _Batch) -> tuple[np.ndarray, _Details]:
+    html = _mask(pc.fill_null(pc.equal(batch.documents.column("language"), "html"), False))
+    asked = np.flatnonzero(html & batch.bounds("low_visible_text").astype(bool))
+    visible = np.zeros(len(html), np.int64)
+    visible[asked] = visible_characters(batch.documents.column("text").take(pa.array(asked)))
+    shares = batch.share(visible)
+    short = visible <= _MIN_VISIBLE_CHARACTERS
+    failed = np.zeros(len(html), bool)
+    failed[asked] = (short | (shares <= _MIN_VISIBLE_SHARE))[asked]
+    by_count = _measured("visible text", visible, " characters <=", _MIN_VISIBLE_CHARACTERS)
+    by_share = _measured("visible text share", shares, " <=", _MIN_VISIBLE_SHARE)
+    return failed, lambda rows: pc.if_else(pa.array(short).take(rows), by_count(rows), by_share(rows))
+
+
 def _autogenerated(batch: _Batch) -> tuple[np.ndarray, _Details]:
-    heads = text_heads(batch.documents.column("text"), _GENERATED_BYTES)
-    mentions = pc.and_(pc.match_substring_regex(heads, "(?i)generated"), pa.array(batch.bounds("autogenerated")))
-    rows = pc.indices_nonzero(mentions)
-    first_lines = pc.replace_substring_regex(heads.take(rows), _FIRST_LINES, r"\1")
-    says = pc.struct_field(pc.extract_regex(first_lines, _SAYS_GENERATED), "says")
-    failed = np.zeros(len(heads), bool)
-    failed[rows.to_numpy()[_mask(pc.is_valid(says))]] = True
-
-    def details(dropped: pa.Array) -> pa.Array:
-        words = says.take(pc.index_in(dropped, rows.cast(pa.int64()))).cast(pa.string())
-        words = pc.replace_substring_regex(words, r"^\W+|\s+$", "")
-        return _joined(f"its first {_GENERATED_LINES} lines say: ", words)
-
-    return failed, details
+    told = generated_evidence(batch.documents.column("text"), batch.documents.column("path"))
+    failed = _mask(pc.is_valid(told)) & batch.bounds("autogenerated").astype(bool)
+    return failed, told.take
 
 
 def _minified(batch: _Batch) -> tuple[np.ndarray, _Details]:
@@ -203,8 +223,8 @@ def _minified(batch: _Batch) -> tuple[np.ndarray, _Details]:
     white_space = batch.share(batch.statistics.white_space)
     long_lines = batch.mean_lines > _MAX_CODE_MEAN_LINE
     dense = (white_space < _MIN_WHITE_SPACE) & (batch.size_bytes >= _MIN_MINIFIED_BYTES)
-    failed = (by_name | _mask(languages) & (long_lines | dense)) & batch.bounds("minified")
-    by_line = _measured("mean line", batch.mean_lines, " bytes >", _MAX_CODE_MEAN_LINE)
+    failed = (by_name | _mask(languages) & (long_lines | dense)) & batch.bounds("minified").astype(bool)
+    by_line = _measured("mean line", batch.mean_lines, " characters >", _MAX_CODE_MEAN_LINE)
     by_density = _measured("white space share", white_space, " <", _MIN_WHITE_SPACE)
 
     def details(rows: pa.Array) -> pa.Array:
@@ -217,8 +237,8 @@ def _minified(batch: _Batch) -> tuple[np.ndarray, _Details]:
 def _encoded_blob(batch: _Batch) -> tuple[np.ndarray, _Details]:
     longest, shares = batch.statistics.longest_encoded, batch.share(batch.statistics.encoded)
     is_long = longest > _MAX_ENCODED_RUN
-    failed = (is_long | (shares > _MAX_ENCODED_SHARE)) & batch.bounds("encoded_blobs")
-    by_run = _measured("longest encoded run", longest, " bytes >", _MAX_ENCODED_RUN)
+    failed = (is_long | (shares > _MAX_ENCODED_SHARE)) & batch.bounds("encoded_blobs").astype(bool)
+    by_run = _measured("longest encoded run", longest, " characters >", _MAX_ENCODED_RUN)
     by_share = _measured("encoded share", shares, " >", _MAX_ENCODED_SHARE)
     return failed, lambda rows: pc.if_else(pa.array(is_long).take(rows), by_run(rows), by_share(rows))
 
@@ -228,9 +248,15 @@ _CHECKS: dict[str, _Check] = {
     "language_not_allowed": _language_not_allowed,
     "license_not_allowed": _license_not_allowed,
     "too_small": _too_small,
+    "too_few_characters": _too_few_characters,
+    "too_many_characters": _too_many_characters,
+    "too_many_lines": _too_many_lines,
     "line_too_long": _line_too_long,
     "mean_line_too_long": _mean_line_too_long,
     "low_alphanumeric": _low_alphanumeric,
+    "low_alphabetic": _low_alphabetic,
+    "xml": _xml,
+    "low_visible_text": _low_visible_text,
     "autogenerated": _autogenerated,
     "minified": _minified,
     "encoded_blob": _encoded_blob,

@@ -1,7 +1,11 @@
-"""What a document looks like as bytes: lines, letters, white space, encoded data.
+"""What a document looks like: lines, letters, white space, encoded data.
 
 Flows in: a text column. Flows out: one int64 array a statistic. This is what the filters decide by; it runs
-over all text once, as Numba kernels over Arrow buffers.
+over all text as Numba kernels over Arrow buffers.
+
+Lengths are characters, and lines and letters are Python's (`str.splitlines`, `str.isalnum`, `str.isalpha`), as
+BigCode counts them for The Stack and StarCoder (`max_line_length`, `avg_line_length` and `alphanum_fraction` of the
+data set; `filtering.py` of bigcode-dataset, commit bebec92).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import pyarrow.compute as pc
 
 from codemill.buffers import text_buffers
 from codemill.kernels import kernel
+from codemill.pipeline.letters import IS_ALPHABETIC, IS_ALPHANUMERIC, character_classes
 
 # Encoded data as StarCoder2 finds it (arXiv 2402.19173, section 2.1, "Encoded data filter"): runs of 64 bytes
 # of base64 or more, line ends included, and 8 hexadecimal bytes or Unicode escapes in a row. Beyond its
@@ -49,19 +54,23 @@ _CLASSES = _flags(
 class TextStatistics(NamedTuple):
     """Statistics of n texts, each int64[n].
 
-    lines: how many; a line ends with LF, CR LF or CR, and the last one may end with the text.
-    line_bytes: bytes of all lines without their ends.
-    longest_line: bytes of the longest line.
-    alphanumeric: bytes that are ASCII letters or digits, or belong to a character beyond ASCII.
-    white_space: bytes that are spaces, tabs, LF, VT, FF or CR.
-    encoded: bytes in runs of base64 and of escapes; those in both count twice.
-    longest_encoded: bytes of the longest such run.
+    characters: how many.
+    lines: how many, of `str.splitlines`.
+    line_characters: characters of all lines without their ends.
+    longest_line: characters of the longest line.
+    alphanumeric: characters that are letters or digits in any script.
+    alphabetic: characters that are letters in any script.
+    white_space: characters that are spaces, tabs, LF, VT, FF or CR.
+    encoded: characters in runs of base64 and of escapes; those in both count twice.
+    longest_encoded: characters of the longest such run.
     """
 
+    characters: np.ndarray
     lines: np.ndarray
-    line_bytes: np.ndarray
+    line_characters: np.ndarray
     longest_line: np.ndarray
     alphanumeric: np.ndarray
+    alphabetic: np.ndarray
     white_space: np.ndarray
     encoded: np.ndarray
     longest_encoded: np.ndarray
@@ -71,7 +80,7 @@ def text_statistics(texts: pa.Array) -> TextStatistics:
     """The statistics of each text (large_string[n], no nulls)."""
     offsets, data = text_buffers(texts)
     out = np.zeros((len(TextStatistics._fields), len(offsets) - 1), np.int64)
-    _measure(offsets, data, _CLASSES, out)
+    _measure(offsets, data, _CLASSES, character_classes(), out)
     return TextStatistics(*out)
 
 
@@ -81,51 +90,131 @@ def text_heads(texts: pa.Array, limit_bytes: int) -> pa.Array:
 
 
 @kernel
-def _measure(offsets, data, classes, out):
-    """Fill out: int64[7, n], rows as in TextStatistics."""
+def _measure(offsets, data, classes, characters, out):
+    """Fill out: int64[9, n], rows as in TextStatistics."""
     for row in range(len(offsets) - 1):
         text = data[offsets[row] : offsets[row + 1]]
-        out[0, row], out[1, row], out[2, row] = _measure_lines(text)
-        out[3, row], out[4, row] = _count_classes(text)
+        alphanumeric, alphabetic, white_space, beyond_ascii = _count_classes(text)
+        if beyond_ascii:
+            count, lines, total, longest, more_alphanumeric, more_alphabetic = _measure_unicode(text, characters)
+            alphanumeric += more_alphanumeric
+            alphabetic += more_alphabetic
+        else:
+            count = len(text)
+            lines, total, longest = _measure_ascii_lines(text)
         base64, longest_base64 = _measure_base64(text, classes)
         escapes, longest_escapes = _measure_escapes(text, classes)
-        out[5, row] = base64 + escapes
-        out[6, row] = max(longest_base64, longest_escapes)
+        out[0, row], out[1, row], out[2, row], out[3, row] = count, lines, total, longest
+        out[4, row], out[5, row], out[6, row] = alphanumeric, alphabetic, white_space
+        out[7, row] = base64 + escapes
+        out[8, row] = max(longest_base64, longest_escapes)
 
 
 @kernel
-def _measure_lines(text):
-    """(lines, line_bytes, longest_line) of text: uint8[size]."""
-    lines = line_bytes = longest = start = 0
+def _count_classes(text):
+    """(ASCII letters and digits, ASCII letters, white space, bytes beyond ASCII) of text: uint8[size].
+
+    No table look-ups, so that LLVM vectorizes it.
+    """
+    alphanumeric = letters = white_space = beyond_ascii = 0
     for i in range(len(text)):
         byte = text[i]
-        if byte > 13 or (byte != 10 and byte != 13):
+        is_letter = np.uint8(np.uint8(byte | np.uint8(32)) - np.uint8(97)) < np.uint8(26)
+        is_digit = np.uint8(byte - np.uint8(48)) < np.uint8(10)
+        letters += int(is_letter)
+        alphanumeric += int(is_letter | is_digit)
+        white_space += (byte == np.uint8(32)) | (np.uint8(byte - np.uint8(9)) < np.uint8(5))
+        beyond_ascii += int(byte >= np.uint8(128))
+    return alphanumeric, letters, white_space, beyond_ascii
+
+
+@kernel(inline="always")
+def _ends_line(byte):
+    """Whether an ASCII byte ends a line: LF, VT, FF, CR, FS, GS, RS."""
+    return byte <= 30 and byte >= 10 and (byte <= 13 or byte >= 28)
+
+
+@kernel
+def _measure_ascii_lines(text):
+    """(lines, characters of all, characters of the longest) of text: uint8[size], all ASCII."""
+    lines = total = longest = start = 0
+    for i in range(len(text)):
+        byte = text[i]
+        if byte > 30 or not _ends_line(byte):
             continue
         if byte == 10 and i > 0 and text[i - 1] == 13:  # the CR ended the line
             start = i + 1
             continue
         lines += 1
-        line_bytes += i - start
+        total += i - start
         longest = max(longest, i - start)
         start = i + 1
     if start < len(text):
         lines += 1
-        line_bytes += len(text) - start
+        total += len(text) - start
         longest = max(longest, len(text) - start)
-    return lines, line_bytes, longest
+    return lines, total, longest
 
 
 @kernel
-def _count_classes(text):
-    """(alphanumeric, white_space) of text: uint8[size]. No table look-ups, so that LLVM vectorizes it."""
-    alphanumeric = white_space = 0
-    for i in range(len(text)):
+def _measure_unicode(text, classes):
+    """(characters, lines, characters of all, of the longest, alphanumeric, alphabetic) of text: uint8[size].
+
+    classes: `character_classes`. The last two are of characters beyond ASCII only.
+    """
+    size = len(text)
+    lines = total = longest = alphanumeric = alphabetic = 0
+    start = later = all_later = 0  # later: bytes of the line so far that do not begin a character
+    i = 0
+    while i < size:
         byte = text[i]
-        is_letter = np.uint8(np.uint8(byte | np.uint8(32)) - np.uint8(97)) < np.uint8(26)
-        is_digit = np.uint8(byte - np.uint8(48)) < np.uint8(10)
-        alphanumeric += is_letter | is_digit | (byte >= np.uint8(128))
-        white_space += (byte == np.uint8(32)) | (np.uint8(byte - np.uint8(9)) < np.uint8(5))
-    return alphanumeric, white_space
+        width = 1
+        if byte < 128:
+            if byte > 30 or not _ends_line(byte):
+                i += 1
+                continue
+            if byte == 10 and i > 0 and text[i - 1] == 13:  # the CR ended the line
+                i += 1
+                start = i
+                continue
+        else:
+            width = min(_width(byte), size - i)
+            code = _code_point(text, i, width)
+            if code < len(classes):
+                found = classes[code]
+                alphabetic += found & IS_ALPHABETIC
+                alphanumeric += (found & IS_ALPHANUMERIC) >> 1
+            if code != 0x85 and code != 0x2028 and code != 0x2029:
+                later += width - 1
+                i += width
+                continue
+        lines += 1
+        total += i - start - later
+        longest = max(longest, i - start - later)
+        all_later += later + width - 1
+        later = 0
+        i += width
+        start = i
+    if start < size:
+        lines += 1
+        total += size - start - later
+        longest = max(longest, size - start - later)
+    return size - all_later - later, lines, total, longest, alphanumeric, alphabetic
+
+
+@kernel(inline="always")
+def _width(byte):
+    """Bytes of a character by its first one, which is beyond ASCII."""
+    return 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
+
+
+@kernel(inline="always")
+def _code_point(text, i, width):
+    """The code point of the character of 2 to 4 bytes at i."""
+    code = np.int64(text[i]) & (0xFF >> (width + 1))
+    for k in range(1, width):
+        code = code << 6 | (np.int64(text[i + k]) & 0x3F)
+    return code
 
 
 @kernel
@@ -150,7 +239,7 @@ def _next_run(text, start, shortest, classes, flag):
 
 @kernel
 def _measure_base64(text, classes):
-    """(bytes in all runs, bytes of the longest) of base64."""
+    """(bytes in all runs, bytes of the longest) of base64, which is ASCII."""
     total = longest = 0
     start, end = _next_run(text, 0, _MIN_BASE64_BYTES, classes, _IS_BASE64)
     while start < end:
@@ -162,7 +251,7 @@ def _measure_base64(text, classes):
 
 @kernel
 def _measure_escapes(text, classes):
-    """(bytes in all runs, bytes of the longest) of escapes."""
+    """(bytes in all runs, bytes of the longest) of escapes, which are ASCII."""
     total = longest = 0
     start, end = _next_run(text, 0, _MIN_ESCAPES_BYTES, classes, _IS_ESCAPES)
     while start < end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from codemill.config_file import load_config
 from codemill.errors import ConfigError
-from codemill.pipeline.config import BuildConfig
+from codemill.pipeline.config import BuildConfig, Filter
+from codemill.pipeline.filter_presets import PRESETS
 from codemill.settings import section_hash
 
 SOURCES = "sources: [{name: local, path: src, kind: tree}]\n"
@@ -79,6 +80,9 @@ FAULTS = {
     "mixture: {sources: {local: {languages: {rsut: {}}}}}": "mixture.sources.local.languages: GitHub Linguist 9.6.0 ha",
     "filter: {languages: [3]}": "filter.languages.0: must be a string (got 3); quote it",
     "filter: {per_language: [c]}": "filter.per_language: must be a mapping (got a list)",
+    "filter: prse": 'filter.preset: must be one of code, prose, starcoder, starcoder2 (got "prse"); did you mean',
+    "filter: {max_lines: 0}": "filter.max_lines: must be 1 or more (got 0)",
+    "filter: {min_characters: null}": "filter.min_characters: must be a whole number (got null)",
     "filter: {opt_out: {a: 1}}": "filter.opt_out: must be a string or null (got a mapping)",
     "mixture: {sources: {local: 0.5}}": "mixture.sources.local: must be a mapping with the keys share, epochs, langu",
     "decontaminate: humaneval": "decontaminate: must be a list of benchmarks, or a mapping with the keys benchmarks, n",
@@ -136,6 +140,9 @@ SOURCE_FAULTS = {
     'name: a, path: "b\\0c", kind: tree': "path: must be a path or a list of paths: strings that are not empty (got ",
     "name: a, path: src, kind: tree, priority: high": 'priority: must be a whole number or null (got "high")',
     "name: a, path: src, kind: tree, priority: 2147483648": "priority: must be below 2147483648 (got 2147483648)",
+    "name: a, path: src, kind: tree, filter: pros": "filter.preset: must be one of code, prose, starcoder, ",
+    "name: a, path: src, kind: tree, filter: {max_lin: 1}": "filter.max_lin: there is no such key; did y",
+    "name: a, path: src, kind: tree, filter: {per_language: {c: {minify: 1}}}": "filter.per_language.c.minify",
     "name: a, path: src, kind: tree, columns: {txt: a}": "columns.txt: there is no such key; did you mean 'text'?; k",
 }
 
@@ -171,6 +178,79 @@ def test_sources_are_told_as_a_list_in_plain_words(load: Any, sources: str, told
     with pytest.raises(ConfigError) as caught:
         load(f"{sources}\n{OUTPUT}")
     assert str(caught.value).startswith(f"c.yaml: {told}")
+
+
+FILTERED = """
+sources:
+  - {name: code, path: src, kind: tree}
+  - {name: text, path: text, kind: tree, filter: prose}
+  - name: notes
+    path: n
+    kind: tree
+    filter: {max_line_length: 70, licenses: null, per_language: {Text: {max_lines: 9}}}
+filter: {licenses: [MIT], max_lines: 50, per_language: {JSON: {max_lines: 7}}}
+output: {path: out}
+"""
+
+
+def test_a_source_has_the_general_filter_but_for_what_its_own_sets(load: Any) -> None:
+    config = load(FILTERED)
+    code, text, notes = (config.filter_of(source) for source in config.sources)
+    assert code == config.filter
+    assert (code.max_lines, code.max_line_length, code.licenses) == (50, 1000, ("MIT",))
+    assert (text.preset, text.max_lines, text.max_line_length, text.licenses) == ("prose", None, None, ("MIT",))
+    assert (notes.max_lines, notes.max_line_length, notes.licenses) == (50, 70, None)
+    assert text.per_language == {}
+
+
+def test_a_key_that_is_set_holds_for_every_language_but_those_that_name_it(load: Any) -> None:
+    config = load(FILTERED)
+    code, _, notes = (config.filter_of(source).model_dump()["per_language"] for source in config.sources)
+    long_lines = {"max_line_length": 100_000, "max_mean_line_length": None}
+    assert code["json"] == {**long_lines, "max_lines": 7}
+    assert code["markdown"] == long_lines
+    assert notes["json"] == {"max_mean_line_length": None, "max_lines": 7}
+    assert notes["text"] == {"max_mean_line_length": None, "max_lines": 9}
+
+
+@pytest.mark.parametrize(
+    ("preset", "language", "key", "value"),
+    [
+        ("code", None, "max_line_length", 1000),
+        ("code", "tex", "max_line_length", 100_000),
+        ("code", "restructuredtext", "max_line_length", None),
+        ("prose", None, "max_mean_line_length", None),
+        ("prose", None, "min_alphanumeric", 0.25),
+        ("starcoder", None, "xml", True),
+        ("starcoder", "xslt", "xml", False),
+        ("starcoder", "yaml", "max_characters", 5000),
+        ("starcoder", "json", "min_alphabetic", 0.5),
+        ("starcoder2", None, "min_alphabetic", 0.25),
+        ("starcoder2", "webassembly", "min_alphabetic", 0),
+        ("starcoder2", "yaml", "max_lines", 512),
+        ("starcoder2", "json", "max_line_length", 100_000),
+    ],
+)
+def test_presets_have_the_bounds_of_their_sources(preset: str, language: str | None, key: str, value: Any) -> None:
+    bounds = Filter.model_validate(preset)
+    assert bounds == Filter(preset=preset)
+    limits = bounds if language is None else bounds.per_language[language]
+    assert getattr(limits, key) == value and (language is None or key in limits.model_fields_set)
+
+
+def test_every_preset_of_the_config_has_bounds_and_the_other_way_round() -> None:
+    assert set(get_args(Filter.model_fields["preset"].annotation)) == set(PRESETS)
+
+
+def test_a_config_with_filters_survives_json_unchanged(load: Any) -> None:
+    config = load(FILTERED)
+    for again in (
+        BuildConfig.model_validate(config.model_dump(mode="json")),
+        BuildConfig.model_validate_json(config.model_dump_json()),
+    ):
+        assert again == config
+        assert [again.filter_of(s) for s in again.sources] == [config.filter_of(s) for s in config.sources]
+        assert section_hash(again.sources, again.filter) == section_hash(config.sources, config.filter)
 
 
 def test_a_config_survives_json_unchanged(load: Any) -> None:

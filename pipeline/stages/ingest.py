@@ -51,7 +51,7 @@ from codemill.pipeline.stages.frame import (
 )
 from codemill.pipeline.stages.losses import CAME_IN, came_in, reads, require_listed, require_read
 
-VERSION = 2
+VERSION = 3
 _EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
 KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS, "came_in": CAME_IN}
 _BOUNDS = {"on_error", "max_unreadable"}  # of a source: they say what may be lost, and change no row
@@ -59,16 +59,16 @@ _BOUNDS = {"on_error", "max_unreadable"}  # of a source: they say what may be lo
 
 @dataclass(frozen=True)
 class Listing:
-    """What the sources of a config name: their splits, what could not even be listed, and the opt-out list."""
+    """What the sources of a config name: their splits, what could not even be listed, and their opt-out lists."""
 
     splits: list[Split]
     dropped: pa.Table  # rows of DROPPED
-    opted_out: frozenset[str]
+    opted_out: dict[str, frozenset[str]]  # of each source
 
 
 def list_inputs(config: BuildConfig) -> Listing:
     """List every source; nothing is written. Raises ConfigError or DataError for what no build can be made of."""
-    opted_out = load_opt_out(config.filter.opt_out) if config.filter.opt_out else frozenset()
+    opted_out = _opted_out(config)
     splits: list[Split] = []
     drops: list[pa.Table] = [DROPPED.empty_table()]
     for source in config.sources:
@@ -89,7 +89,8 @@ def run_ingest(context: Context, listing: Listing, earlier: tuple[Earlier, ...])
     sources = [source.model_dump(exclude=_BOUNDS) for source in config.sources]
     lost = listing.dropped.to_pylist()
     settings = (sources, config.filter, config.redact, config.memory)
-    depends_on = (VERSION, *settings, sorted(listing.opted_out), stamps, lost, [build.checksum for build in earlier])
+    opted_out = {name: sorted(repos) for name, repos in listing.opted_out.items()}
+    depends_on = (VERSION, *settings, opted_out, stamps, lost, [build.checksum for build in earlier])
 
     def body(work: Work) -> dict[str, Any]:
         total = sum(split.size_bytes for split in splits)
@@ -152,7 +153,7 @@ class ReadAndFilter:
     at once, so that a text that a source repeats a million times does not travel a million times."""
 
     config: BuildConfig
-    opted_out: frozenset[str]
+    opted_out: dict[str, frozenset[str]]  # of each source
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         described = row.column("split")[0].as_py()
@@ -166,11 +167,12 @@ class ReadAndFilter:
                 "shared file system, s3:// or gs://)"
             )
         source = _source(self.config, split.source)
-        for batch in read_split(split, source, self.config.filter.max_size_bytes):
+        bounds = self.config.filter_of(source)
+        for batch in read_split(split, source, bounds.max_size_bytes):
             if kind_of(batch.schema) == "dropped":
                 yield batch
                 continue
-            kept, dropped = apply_filters(batch, self.config.filter, self.opted_out)
+            kept, dropped = apply_filters(batch, bounds, self.opted_out[source.name])
             yield dropped
             table = pa.Table.from_batches([kept])
             order, first = exact_duplicates(table, _priorities(self.config, table))
@@ -228,6 +230,13 @@ class Deduplicate:
 
 _NAMED = pa.schema([("id", pa.string()), ("where", pa.string())])
 _LOSER_COLUMNS = ["id", "source", "repo", "path", "language", "size_bytes"]
+
+
+def _opted_out(config: BuildConfig) -> dict[str, frozenset[str]]:
+    """The repositories of each source that its filter's `opt_out` names."""
+    paths = {source.name: config.filter_of(source).opt_out for source in config.sources}
+    lists = {path: load_opt_out(path) for path in set(paths.values()) if path is not None}
+    return {name: frozenset() if path is None else lists[path] for name, path in paths.items()}
 
 
 def _source(config: BuildConfig, name: str) -> SourceConfig:
