@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import importlib.util
 import json
 import pickle
@@ -12,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
+from cases import case_module
 
 from codemill.errors import ConfigError, DataError
+from codemill.pipeline.benchmark_files import benchmark_rows, humaneval_file
 from codemill.pipeline.config import Benchmark, Decontaminate
 from codemill.pipeline.contamination import BenchmarkTexts, build_index, find_contaminated, load_benchmarks
 from codemill.pipeline.documents import DOCUMENTS, DROPPED
@@ -333,3 +336,101 @@ def test_masks_line_up_with_the_documents_of_a_slice(humaneval):
     mask, dropped = find_contaminated(batch, build_index(humaneval, NGRAM))
     assert np.array_equal(mask, [False, True])
     assert dropped.column("id").to_pylist() == [f"{3:032x}"]
+
+
+def problems() -> list[dict[str, str]]:
+    return [row for _, row in benchmark_rows(humaneval_file("test"))]
+
+
+def found_in(form, index) -> set[str]:
+    texts = [form(problem) for problem in problems()]
+    mask, _ = find_contaminated(documents(texts), index)
+    return {problem["task_id"] for problem, found in zip(problems(), mask, strict=True) if found}
+
+
+def test_every_problem_of_humaneval_is_found_in_every_form_of_the_case_file(humaneval):
+    cases, index = case_module("decontamination_forms"), build_index(humaneval, NGRAM)
+    found = {name: len(found_in(form, index)) for name, _, form, _ in cases.cases()}
+    assert found == dict.fromkeys(found, 164) and len(found) > 10
+
+
+def test_innocent_files_of_the_case_file_are_kept(humaneval):
+    texts = [text for _, _, text in case_module("decontamination_forms").INNOCENT()]
+    mask, _ = find_contaminated(documents(texts), build_index(humaneval, NGRAM))
+    assert not mask.any()
+
+
+def numbered(style: str):
+    return lambda text: "\n".join(style.format(i, line) for i, line in enumerate(text.split("\n"), 8))
+
+
+def each(mark: str):
+    return lambda text: "\n".join(mark + line for line in text.split("\n"))
+
+
+OTHER_FORMS = {
+    "a JSON string in JSON": lambda text: json.dumps(json.dumps({"prompt": text})),
+    "an element of a list on its own line": lambda text: json.dumps(text.splitlines(True), indent=1),
+    "repr": repr,
+    "repr of bytes": lambda text: repr(text.encode()),
+    "JSON as Go and PHP write it": lambda text: json.dumps(text).translate(
+        {ord(c): f"\\u{ord(c):04x}" for c in "<>&'"}
+    ),
+    "JSON in HTML": lambda text: html.escape(json.dumps(text)),
+    "HTML in JSON": lambda text: json.dumps(html.escape(text)),
+    "HTML twice escaped": lambda text: html.escape(html.escape(text)),
+    "HTML with hard spaces and breaks": lambda text: (
+        html.escape(text).replace("    ", "&nbsp;" * 4).replace("\n", "<br>\n")
+    ),
+    "a table of highlighted lines": lambda text: "".join(
+        f'<tr><td class="n">{i}</td><td><span class="k">{html.escape(line)}</span></td></tr>'
+        for i, line in enumerate(text.split("\n"))
+    ),
+    "CSV": lambda text: '1,"' + text.replace('"', '""') + '",x\r\n',
+    "SQL": lambda text: "INSERT INTO t VALUES ('" + text.replace("'", "''").replace("\n", "\\n") + "');",
+    "IPython": lambda text: "In [7]: " + text.replace("\n", "\n   ...: "),
+    "IPython, a line a prompt": lambda text: "\n".join(f"In [{i}]: {line}" for i, line in enumerate(text.split("\n"))),
+    "line numbers, colon": numbered("{:4d}: {}"),
+    "line numbers, bar": numbered("{:4d} | {}"),
+    "line numbers, tab": numbered("{:6d}\t{}"),
+    "line numbers, space": numbered("{:3d} {}"),
+    "line numbers, dot": numbered("{}. {}"),
+    "line numbers, arrow": numbered("{:5d}→{}"),
+    "line numbers, parenthesis": numbered("{}) {}"),
+    "line numbers, bracket": numbered("{}] {}"),
+    "line numbers, zeros": numbered("{:04d} {}"),
+    "line numbers, box": numbered("{:4d} │ {}"),
+    "line numbers in JSON": lambda text: json.dumps(numbered("{:4d}: {}")(text)),
+    "grep": numbered("src/a-b/problems.py:{}:{}"),
+    "git blame": numbered("1a2b3c4d (Some One 2021-02-03 04:05:06 +0100 {:3d}) {}"),
+    "git blame -s": numbered("^1a2b3c4 {:3d}) {}"),
+    "removed by a diff": each("-"),
+    "numbered diff": numbered("{0} {0} + {1}"),
+    "Markdown, quoted twice": each("> > "),
+    "Javadoc": each(" * "),
+    "Lisp": each(";; "),
+    "SQL comment": each("-- "),
+    "LaTeX comment": each("% "),
+    "batch": each("REM "),
+    "Fortran": each("C     "),
+    "roxygen": each("#' "),
+    "Lua": lambda text: "--[[\n" + text + "]]",
+    "LaTeX": lambda text: text.replace("_", r"\_").replace("#", r"\#").replace("%", r"\%"),
+    "Java strings": lambda text: " +\n".join(f"    {json.dumps(line)}" for line in text.splitlines(True)),
+    "R": lambda text: 'cat(paste0("' + '",\n"'.join(json.dumps(line)[1:-1] for line in text.splitlines(True)) + '"))',
+    "shell": lambda text: "$'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'",
+    "other indentation": lambda text: text.replace("    ", "\t"),
+    "carriage returns": lambda text: text.replace("\n", "\r"),
+    "terminal colours": lambda text: "\n".join(f"\x1b[32m{line}\x1b[0m" for line in text.split("\n")),
+    "typographic quotes": lambda text: text.replace('"', "“").replace("'", "’").replace(" ", "\u00a0"),
+    "C's octal escapes": lambda text: text.replace('"', "\\042").replace("\n", "\\012"),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS.values(), ids=OTHER_FORMS.keys())
+def test_every_problem_of_humaneval_is_found_in_many_more_forms(humaneval, form):
+    index = build_index(humaneval, NGRAM)
+    missing = {p["task_id"] for p in problems()} - found_in(
+        lambda p: form(p["prompt"] + p["canonical_solution"]), index
+    )
+    assert missing == set()

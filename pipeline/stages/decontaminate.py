@@ -14,7 +14,7 @@ from codemill.pipeline.documents import DROPPED, sorted_dropped
 from codemill.pipeline.engines.base import Mapped
 from codemill.pipeline.stages.frame import Context, Record, Survivors, Work, part_rows, run_stage
 
-VERSION = 1
+VERSION = 2
 
 
 def run_decontaminate(context: Context, ingest: Record, benchmarks: BenchmarkTexts) -> Record:
