@@ -1,11 +1,11 @@
-"""The table of languages that `codemill.pipeline.language` reads, made from GitHub Linguist's own data.
+"""Makes the table of languages that `codemill.pipeline.language` reads, from Linguist's data.
 
     python -m benchmarks.linguist_table CHECKOUT [COMMIT]
 
-CHECKOUT is a checkout of https://github.com/github-linguist/linguist; without COMMIT git names it. The
-table holds names, aliases, file names, extensions, interpreters and the content rules of ambiguous
-extensions; what codemill adds to them is in linguist_more.yml. The rules are regular expressions of
-Ruby; they become expressions of RE2, which takes linear time on any text.
+CHECKOUT is a checkout of https://github.com/github-linguist/linguist; without COMMIT git names it.
+The table holds names, aliases, file names, extensions, interpreters and the content rules of
+ambiguous extensions; what codemill adds to them is in linguist_more.yml. The rules are regular
+expressions of Ruby; they become expressions of RE2, which takes linear time on any text.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 
 import yaml
 
+from codemill.pipeline.language_heads import VIM_MODELINES
+
 TABLE = Path(__file__).parent.parent / "pipeline" / "linguist.json"
 MORE = Path(__file__).with_name("linguist_more.yml")  # what codemill adds
 
-# The few expressions that RE2 has not, or reads otherwise: lookaround, possessive repetition, groups
-# that are called by name, and Ruby's intersection of classes.
-_VIM = r"(?:(?:^|[ \t])(?:vi|[vV]im(?:[<=>]?[0-9]+)?)|[ \t]ex)"
-_VIM_OPTION = r"(?:(?:[ \t]*:[ \t]*|[ \t])\w*(?:[ \t]*=(?:[^\\\s]|\\.)*)?)*"
-_VIM_TYPE = r"[ \t:](?:filetype|ft|syntax)[ \t]*=help(?:$|\s|:)"
+# The few expressions that RE2 lacks or reads in another way: lookaround, possessive repetition,
+# groups that are called by name, and Ruby's intersection of classes.
+_VIM_HELP = "|".join(VIM_MODELINES).replace(r"(?P<mode>\w+)", "help")
 _ADBLOCK = (
     r"(?:[Aa]d[Bb]lock(?:[ \t][Pp]lus)?|u[Bb]lock(?:[ \t][Oo]rigin)?|[Aa]d[Gg]uard)"
     r"(?:[ \t]\d+(?:\.\d+)*)?"
@@ -36,7 +36,7 @@ _ADBLOCK = (
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _REWRITTEN = (
     (r"(?<!\{)\{", r"(?:\A|[^{])\{(?:\*\s|\$|/)?\w*\b"),
-    (r"[ \t]ex)(?=:(?=", rf"{_VIM}:{_VIM_OPTION}{_VIM_TYPE}|{_VIM}{_VIM_TYPE}"),
+    (r"[ \t]ex)(?=:(?=", _VIM_HELP),
     (
         "# IPv4 address",
         rf"^(?:{_BYTE}\.){{3}}{_BYTE}\b(?:/(?:3[0-2]|[12]?\d)\b)?"
@@ -96,7 +96,7 @@ class _Preference:
         self.languages, self.popular, self.defaults = languages, popular, defaults
 
     def by_key(self, field: str, form: Any = str) -> dict[str, list[str]]:
-        """{key: its languages, lower-case}, by the keys' order; the first is the default among several."""
+        """{key: its languages, lower-case}, sorted by key; the first is the default."""
         found: dict[str, list[str]] = defaultdict(list)
         for name, language in self.languages.items():
             for key in dict.fromkeys(map(form, language.get(field, ()))):
@@ -111,7 +111,7 @@ class _Preference:
 
 
 def _aliases(languages: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """{other name: language}, lower-case; with each name's form with hyphens, which Linguist has too."""
+    """{other name: language}, lower-case; among them each name with hyphens for its spaces."""
     pairs = {}
     for name, language in languages.items():
         others = (*language.get("aliases", ()), language.get("fs_name"), name.replace(" ", "-"))
@@ -143,7 +143,10 @@ def _rules(heuristics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _conditions(rule: dict[str, Any], named: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """(expression, whether it must be found). Of several keys of one rule the first counts, as in Linguist."""
+    """(expression, whether it must be found).
+
+    Of several keys of one rule the first counts, as in Linguist.
+    """
     if "and" in rule:
         for part in rule["and"]:
             yield from _conditions(part, named)

@@ -1,10 +1,11 @@
-"""The language of a document, as GitHub's Linguist finds it: by modeline, file name, shebang, extension and content.
+"""The language of a document, in the ways and the order of GitHub's Linguist.
 
-Flows in: paths and texts. Flows out: lower-case names of Linguist, null where unknown. Each way to find it gives a row
-candidates; the ways go on until one candidate is left. Where several remain, Linguist has a classifier; here the first
-counts, which is the most common one (`benchmarks/linguist_table.py` orders them). Paths are looked up by Arrow kernels,
-and expressions are RE2's, so that no text takes more than linear time. Only a text whose path leaves a question is
-looked at beyond its first and last lines.
+Flows in: paths and texts. Flows out: lower-case names of Linguist, null where unknown. Modeline,
+file name, shebang, extension and content each give a row candidates, until one candidate is left.
+Where several remain, Linguist has a classifier; here rules of our own follow, and then the most
+common language counts (`benchmarks/linguist_more.yml`). Paths are looked up by Arrow kernels, and
+expressions are RE2's, so that no text takes more than linear time. Only a text whose path leaves a
+question is looked at beyond its first and last lines.
 """
 
 from __future__ import annotations
@@ -57,19 +58,17 @@ class _Candidates:
         return np.flatnonzero(self.sizes()[numbers] != 1)
 
     def narrow(self, numbers: np.ndarray, rows: np.ndarray, found: np.ndarray) -> None:
-        """Leave `rows` only the candidates that are in `found` too; where one of the two is none, the other."""
+        """Leave `rows` the candidates that are in `found` too; where one is none, the other."""
         pairs, inverse = np.unique(numbers[rows] << 32 | found, return_inverse=True)
-        numbers[rows] = np.array(
-            [self._both(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()], np.int64
-        )[inverse]
+        results = [self._both(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()]
+        numbers[rows] = np.array(results, np.int64)[inverse]
 
     def _both(self, first: int, second: int) -> int:
         """In the order of the second; the first where they share none."""
         if first == _NONE or second == _NONE:
             return first or second
-        return (
-            self.number(name for name in self.tuples[second] if name in self.tuples[first]) or first
-        )
+        wanted = self.tuples[first]
+        return self.number(name for name in self.tuples[second] if name in wanted) or first
 
     def first_names(self, numbers: np.ndarray) -> pa.Array:
         names = pa.array([names[0] if names else None for names in self.tuples], pa.string())
@@ -81,15 +80,13 @@ class _Lookup:
 
     def __init__(self, table: dict[str, list[str]], candidates: _Candidates) -> None:
         self._keys = pa.array(list(table), pa.string())
-        self._numbers = np.array(
-            [*(candidates.number(names) for names in table.values()), _NONE], np.int64
-        )
+        numbers = (candidates.number(names) for names in table.values())
+        self._numbers = np.array([*numbers, _NONE], np.int64)
 
     def __call__(self, keys: pa.Array) -> np.ndarray:
         """int64[n]: the candidates of keys: string[n]."""
-        return self._numbers[
-            pc.fill_null(pc.index_in(keys, self._keys), len(self._keys)).to_numpy()
-        ]
+        found = pc.index_in(keys, self._keys)
+        return self._numbers[pc.fill_null(found, len(self._keys)).to_numpy()]
 
 
 class _Rules:
@@ -122,12 +119,11 @@ class _Tables:
         )
         self.by_extension = _Lookup(table["extensions"], self.candidates)
         more = table["more"]["filenames"] | table["filenames"]
-        stems = {
-            name: own for name, own in more.items() if re.fullmatch("[A-Z][^.]*|makefile", name)
-        }
+        # A name in capitals may be followed by anything: `Makefile.old`, but not `login.defs`.
+        stems = [name for name in more if re.fullmatch("[A-Z][^.]*|makefile", name)]
         self.by_more_names = _Lookup(more, self.candidates)
         self.by_more_extensions = _Lookup(table["more"]["extensions"], self.candidates)
-        self.by_stem = _Lookup(stems, self.candidates)
+        self.by_stem = _Lookup({name: more[name] for name in stems}, self.candidates)
         self.longest_extension = max(extension.count(".") for extension in table["extensions"])
         self.man_page = self.candidates.number(["roff manpage", "roff"])
         self.xml = self.candidates.number(["xml"])
@@ -139,9 +135,14 @@ _tables = functools.cache(_Tables)
 
 
 def detect_languages(paths: pa.Array, texts: pa.Array) -> pa.Array:
-    """string[n]: the lower-case Linguist name of each document, null = unknown.
+    """The language of each document.
 
-    paths: string[n], `/` separates; texts: large_string[n].
+    Args:
+        paths: string[n]; `/` separates, null = none.
+        texts: large_string[n], no nulls.
+
+    Returns:
+        string[n]: lower-case names of Linguist, null = unknown.
     """
     tables = _tables()
     candidates = _Candidates(tables.candidates.tuples)
@@ -164,7 +165,14 @@ def detect_languages(paths: pa.Array, texts: pa.Array) -> pa.Array:
 
 
 def canonical_languages(names: pa.Array) -> pa.Array:
-    """string[n]: lower-case names with Linguist's name in place of an alias (`golang` -> `go`); others as they are."""
+    """Names of languages with Linguist's name in place of an alias (`golang` -> `go`).
+
+    Args:
+        names: string[n], lower case; may hold nulls.
+
+    Returns:
+        string[n]. A name that Linguist does not have stays as it is.
+    """
     aliases = linguist_table()["aliases"]
     found = pc.index_in(names, pa.array(list(aliases), pa.string()))
     return pc.coalesce(pa.array(list(aliases.values()), pa.string()).take(found), names)
@@ -209,7 +217,7 @@ def _without_candidates(numbers: np.ndarray, lower: pa.Array, ends: Ends) -> Non
 def _by_content(
     numbers: np.ndarray, extensions: pa.Array, ends: Ends, candidates: _Candidates
 ) -> None:
-    """Decide by Linguist's rules, which count whatever the candidates were, and by ours among them."""
+    """Decide by Linguist's rules, whatever the candidates were, and by ours among candidates."""
     tables = _tables()
     rows = candidates.open_rows(numbers)
     groups = tables.rules.numbers(extensions.take(pa.array(rows)))
@@ -245,16 +253,15 @@ def _holds(rule: dict[str, list[str]], heads: pa.Array) -> np.ndarray:
     holds = np.ones(len(heads), bool)
     for patterns, wanted in ((rule["all"], True), (rule["none"], False)):
         for pattern in patterns:
-            holds &= (
-                pc.match_substring_regex(heads, pattern).to_numpy(zero_copy_only=False) == wanted
-            )
+            found = pc.match_substring_regex(heads, pattern)
+            holds &= found.to_numpy(zero_copy_only=False) == wanted
     return holds
 
 
 def _by_more(
     numbers: np.ndarray, names: pa.Array, extensions: pa.Array, interpreters: pa.Array
 ) -> None:
-    """Name some of what Linguist does not: `NOTICE`, `a.dtd`, `Dockerfile.alpine`, `#!/usr/bin/lua5.3`."""
+    """Name some of what Linguist does not: `NOTICE`, `a.dtd`, `Dockerfile.alpine`, `lua5.3`."""
     tables, rows = _tables(), np.flatnonzero(numbers == _NONE)
     names, extensions, interpreters = (
         keys.take(pa.array(rows)) for keys in (names, extensions, interpreters)

@@ -1,7 +1,7 @@
-"""What the first and last lines of a text say about its language: Vim's and Emacs's modelines, a shebang, XML.
+"""What the first and last lines of a text say about its language: modelines, a shebang, XML.
 
-Flows in: texts as buffers. Flows out: names as they stand there, null where there is none. A kernel marks the few texts
-that may have a modeline; only these are searched, by expressions of RE2.
+Flows in: texts as buffers. Flows out: names as they stand there, null where there is none. A kernel
+marks the few texts that may have a modeline of Vim or Emacs; only these are searched, by RE2.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ _EMACS = (
     rf"(?i)-\*-[ \t]*(?P<mode>{_MODE})[ \t]*-\*-",
     rf"(?i)-\*-(?:.*?[ \t;])?[ \t]*mode[ \t]*:[ \t]*(?P<mode>{_MODE})(?:[ \t;].*?)?-\*-",
 )
-_VIM = r"(?m)(?:(?:^|[ \t])(?:vi|[vV]im(?:[<=>]?[0-9]+)?)|[ \t]ex)"
+_VIM = r"(?:(?:^|[ \t])(?:vi|[vV]im(?:[<=>]?[0-9]+)?)|[ \t]ex):[ \t]*"
 _VALUE = r"(?:[ \t]*=(?:[^\\\s]|\\.)*)?"
-_OPTIONS = rf"(?:(?:[ \t]*:[ \t]*|[ \t])\w*{_VALUE})*"
+_OPTIONS = rf"(?:(?:[ \t]*:[ \t]*|[ \t])\w*{_VALUE})*[ \t:]"
+_NOT_SET = r"(?:[^s\W]\w*|s(?:[^e\W]\w*)?|se[^t\W]\w*|set\w+)"
 _TYPE = r"(?:filetype|ft|syntax)[ \t]*=(?P<mode>\w+)"
-_VIM_SET = rf"{_VIM}:[ \t]*set?{_OPTIONS}[ \t:]{_TYPE}(?:[ \t][^\r\n:]*)?:"
-_VIM_PLAIN = rf"{_VIM}(?::[ \t]*\w*{_VALUE}{_OPTIONS}[ \t:]|:){_TYPE}(?:$|\s|:)"
-_VIM_BEGINS_SET = rf"{_VIM}:[ \t]*set?[ \t]"
-_EXEC = r"""exec (?P<script>\w+)[\s"']+\$0[\s"']+\$@"""  # a shell script that hands itself to another interpreter
+# A list of options that begins with `set` ends with a colon; else it may end with the line.
+VIM_MODELINES = (
+    rf"(?m){_VIM}set?{_OPTIONS}{_TYPE}(?:[ \t][^\r\n:]*)?:",
+    rf"(?m){_VIM}(?:{_NOT_SET}{_VALUE}{_OPTIONS})?{_TYPE}(?:$|\s|:)",
+)
+# A shell script that hands itself to another interpreter.
+_EXEC = r"""exec (?P<script>\w+)[\s"']+\$0[\s"']+\$@"""
 
 _ENV_OPTION = re.compile(rb"(?:(?:-[i0uCSv]*|--\S+)\s+|\S+=\S+\s+)+")
 
@@ -40,7 +44,8 @@ _ENV_OPTION = re.compile(rb"(?:(?:-[i0uCSv]*|--\S+)\s+|\S+=\S+\s+)+")
 class Ends(NamedTuple):
     """Where the first and last lines of n texts are, each int64[n].
 
-    Bytes `starts` to `head_ends` and `tail_starts` to `ends`, which do not overlap. may_have_modeline: bool[n].
+    They are bytes `starts` to `head_ends` and `tail_starts` to `ends`, which do not overlap.
+    may_have_modeline: bool[n].
     """
 
     texts: TextBuffers
@@ -67,11 +72,7 @@ def modelines(ends: Ends) -> tuple[np.ndarray, pa.Array]:
         take_spans(ends.texts.data, ends.tail_starts[rows], ends.ends[rows]),
         pa.scalar(b"\n", pa.large_binary()),
     )
-    emacs = pc.coalesce(*(_named(lines, pattern) for pattern in _EMACS))
-    plain = pc.if_else(
-        pc.match_substring_regex(lines, _VIM_BEGINS_SET), None, _named(lines, _VIM_PLAIN)
-    )
-    found = pc.coalesce(emacs, _named(lines, _VIM_SET), plain)
+    found = pc.coalesce(*(_named(lines, pattern) for pattern in (*_EMACS, *VIM_MODELINES)))
     known = pc.and_kleene(
         pc.is_valid(found), pc.invert(pc.match_substring(lines, "UseVimball"))
     )  # holds other files
@@ -80,7 +81,7 @@ def modelines(ends: Ends) -> tuple[np.ndarray, pa.Array]:
 
 
 def shebangs(ends: Ends) -> tuple[np.ndarray, pa.Array]:
-    """(rows: int64[k] that start with `#!`, their interpreter: string[k], null where none is named)."""
+    """(rows: int64[k] that start with `#!`, their interpreter: string[k], null = none)."""
     data, wide = ends.texts.data, np.flatnonzero(ends.ends - ends.starts >= 2)
     first = ends.starts[wide]
     rows = wide[(data[first] == ord("#")) & (data[first + 1] == ord("!"))]
@@ -119,14 +120,16 @@ def _named(texts: pa.Array, pattern: str, group: str = "mode") -> pa.Array:
 
 
 def _strings(names: pa.Array) -> pa.Array:
-    """string[n] of names in bytes; null where they are no ASCII, which no known name is without."""
+    """string[n] of names in bytes; null where they are not ASCII, as all known names are."""
     plain = pc.match_substring_regex(names, r"\A[\x00-\x7f]*\z")
     return pc.if_else(plain, names, None).cast(pa.string())
 
 
 def _interpreter(line: bytes) -> str | None:
-    """The interpreter that a shebang line names, read as Linguist does: `env` is looked through, and of a version the
-    last part is left out (`python3.11` -> `python3`)."""
+    """The interpreter that a shebang line names, read as Linguist does.
+
+    `env` is looked through, and the last part of a version is left out (`python3.11` -> `python3`).
+    """
     command = re.match(rb"#!\s*(\S+)", line)
     if command is None:
         return None
@@ -177,7 +180,7 @@ def _before_lines(data, start, end):
 
 @kernel
 def _may_hold(data, start, end):
-    """Whether data[start:end] has `-*-`, or a colon after `vi`, `vim` with or without a version, or `ex`."""
+    """Whether data[start:end] has `-*-`, or a colon after `vi`, `vim`, `vim700` or `ex`."""
     for i in range(start + 2, end):
         if data[i] == 42:
             if data[i - 1] == 45 and i + 1 < end and data[i + 1] == 45:

@@ -1,7 +1,8 @@
 """The names of languages: GitHub Linguist's, in lower case.
 
-Flows in: names as people and tables write them. Flows out: one name a language. `linguist.json` is made from Linguist's
-data by `python -m benchmarks.linguist_table`; it carries Linguist's version and licence.
+Flows in: names as people and tables write them. Flows out: one name a language. `linguist.json` is
+made from Linguist's data by `python -m benchmarks.linguist_table`; it carries Linguist's version
+and licence.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ from codemill.settings import nearest
 def linguist_table() -> dict[str, Any]:
     """Linguist's data.
 
-    Its keys are `languages`, `aliases`, `filenames`, `extensions`, `interpreters`, `rules`, `more` (what
-    Linguist does not have) and `source` (version and licence).
+    Its keys are `languages`, `aliases`, `filenames`, `extensions`, `interpreters`, `rules`, `more`
+    (what Linguist does not have) and `source` (version and licence).
     """
     return json.loads(Path(__file__).with_name("linguist.json").read_bytes())
 
 
 def language_name(name: str) -> str:
-    """The name of a language in lower case, from that name or an alias (`golang`, `js`) in any case.
+    """The one name of a language.
 
-    Raises ValueError, with the nearest name, where it is neither.
+    Args:
+        name: Linguist's name or an alias of it (`golang`, `js`), in any case.
+
+    Returns:
+        Linguist's name in lower case.
+
+    Raises:
+        ValueError: it is neither; the message shows the nearest name.
     """
     table, lower = linguist_table(), name.lower()
     known = _languages()

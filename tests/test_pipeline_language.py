@@ -157,6 +157,8 @@ def test_any_path_and_text_gives_a_lower_case_name_or_null(rows: list[tuple[str 
         ("# -*- coding: utf-8 -*-\n", None),
         ("# vim: set ft=tcl :\n", "tcl"),
         ("# vim: set ft=tcl\n", None),  # `set` needs the second colon
+        ("# vim:se ts=8 ft=tcl:\n", "tcl"),
+        ("# vim: setup=1 ft=tcl\n", "tcl"),
         ("# vim: ts=8 filetype=lua\n", "lua"),
         ("# vim:ft=perl\n", "perl"),
         ("# vim600:noai:syntax=sql:\n", "sql"),
