@@ -76,11 +76,12 @@ def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         _known(name): {key: value for key, value in limits.items() if key not in above}
         for name, limits in below.get("per_language", {}).items()
     }
-    if len({_known(name) for name in own}) < len(own):
+    named = {_known(name): limits for name, limits in own.items()}
+    if len(named) < len(own):
         return {**below, **above}
-    for name, limits in own.items():
-        languages[_known(name)] = {**languages.get(_known(name), {}), **limits}
-    return {**below, **above, "per_language": {name: limits for name, limits in languages.items() if limits}}
+    languages = {name: limits for name, limits in languages.items() if limits}
+    merged = {name: {**languages.get(name, {}), **limits} for name, limits in named.items()}
+    return {**below, **above, "per_language": {**languages, **merged}}
 
 
 def _known(name: Any) -> Any:

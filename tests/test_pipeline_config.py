@@ -76,6 +76,7 @@ FAULTS = {
     "filter: {licenses: MIT}": 'filter.licenses: must be a list or null (got "MIT"); write [MIT]',
     "filter: {languages: [Pyhton]}": "filter.languages.0: GitHub Linguist 9.6.0 has no language 'Pyhton'; did you mean",
     "filter: {per_language: {qqq: {minified: false}}}": "filter.per_language: GitHub Linguist 9.6.0 has no language 'q",
+    "filter: {per_language: {pyton: {}}}": "filter.per_language: GitHub Linguist 9.6.0 has no language 'pyton';",
     "filter: {per_language: {js: {}, JavaScript: {}}}": "filter.per_language: 'js' and 'JavaScript' are the same langu",
     "mixture: {sources: {local: {languages: {rsut: {}}}}}": "mixture.sources.local.languages: GitHub Linguist 9.6.0 ha",
     "filter: {languages: [3]}": "filter.languages.0: must be a string (got 3); quote it",

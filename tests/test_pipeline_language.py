@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pygments.lexers import get_lexer_for_filename
 
-from codemill.pipeline import filters, redact
+from codemill.pipeline import filter_presets, filters, redact
 from codemill.pipeline.language import canonical_languages, detect_languages
 from codemill.pipeline.language_names import language_name, linguist_table
 from codemill.selfinstruct.evaluation import problems
@@ -311,6 +311,7 @@ def test_files_of_the_python_environment_have_the_language_that_linguist_itself_
 
 def test_every_language_that_the_code_names_is_one() -> None:
     named = [*redact._SETTINGS_LANGUAGES, *filters._MINIFIED_LANGUAGES, *problems._LANGUAGES.values()]
+    named += [name for preset in filter_presets.PRESETS.values() for name in preset.get("per_language", ())]
     assert [name for name in named if language_name(name) != name] == []
 
 

@@ -51,6 +51,13 @@ def test_datatroves_rows_read_as_they_are(tmp_path: Path) -> None:
         assert dropped == []
 
 
+def test_a_column_of_languages_has_linguists_names_whatever_it_calls_them(tmp_path: Path) -> None:
+    given = ["C++", "golang", "Coq", "js", "Klingon", None]
+    write(tmp_path, {"a.jsonl": lines_of([{"text": f"{i}\n", "lang": name} for i, name in enumerate(given)])})
+    documents, _ = read_all(jsonl(tmp_path, {"text": "text", "language": "lang"}))
+    assert [d["language"] for d in documents] == ["c++", "go", "rocq prover", "javascript", "klingon", None]
+
+
 def test_the_stack_in_json_lines_joins_its_licences(tmp_path: Path) -> None:
     rows = [
         {"content": "a", "licenses": ["MIT", "Apache-2.0"], "stars": 5},
