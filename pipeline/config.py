@@ -22,6 +22,7 @@ from pydantic import (
 
 from codemill.pipeline.filter_presets import PRESETS, layered
 from codemill.pipeline.language_names import language_name
+from codemill.pipeline.redact_config import Redact
 from codemill.settings import (
     Int32,
     NonNegativeInt,
@@ -177,14 +178,6 @@ class Source(Section):
         if not _SOURCE_NAME.fullmatch(name):
             raise ValueError("must be letters, digits, `_`, `.` and `-`, a letter or digit first")
         return name
-
-
-class Redact(Section):
-    """Which secrets and personal data are replaced by placeholders."""
-
-    emails: bool = True
-    ip_addresses: bool = True
-    secrets: bool = True  # keys, tokens, passwords
 
 
 class NearDedup(Section):

@@ -3,10 +3,12 @@
 Flows in: a batch of documents. Flows out: the same documents in the same order, `text` alone changed, and a batch of
 redactions (id, kind, count). Guarantees: a pure function of each row; no byte outside a replaced span changes; the
 text stays valid UTF-8 with its lines as they were (but for the body of a private key, whose lines become one
-placeholder); redacting twice is redacting once (up to `_MAX_ROUNDS`). Placeholders are those of StarCoder (arXiv
-2305.06161, section 3.4), where it has fixed ones; it draws IP addresses, which we do not.
+placeholder, and what a rule of one's own matches); redacting twice is redacting once (up to `_MAX_ROUNDS`).
+Placeholders are those of StarCoder (arXiv 2305.06161, section 3.4), where it has fixed ones; it draws IP addresses,
+which we do not.
 
-`redact_scan` finds candidates, `redact_confirm` judges them; here the texts are put together anew.
+`redact_scan` finds candidates, `redact_confirm` judges them, `redact_own` adds what the config has; here the texts are
+put together anew.
 """
 
 from __future__ import annotations
@@ -18,83 +20,99 @@ import pyarrow.compute as pc
 from codemill.buffers import TextBuffers, text_buffers
 from codemill.kernels import kernel
 from codemill.pipeline import redact_scan as scan
-from codemill.pipeline.config import Redact
 from codemill.pipeline.documents import REDACTIONS
-from codemill.pipeline.redact_confirm import KINDS, confirm
-
-PLACEHOLDERS = tuple(f"<{kind.upper()}>".encode() for kind in KINDS)
+from codemill.pipeline.redact_config import Redact
+from codemill.pipeline.redact_confirm import confirm, disjoint
+from codemill.pipeline.redact_own import Own, own
 
 # Languages whose files are settings: a value stands there without quotes.
 _SETTINGS_LANGUAGES = (
-    "dockerfile",
-    "dotenv",
-    "ini",
-    "java properties",
-    "npm config",
-    "shell",
-    "toml",
-    "yaml",
+    *("apacheconf", "batchfile", "cfg", "curl config", "dockerfile", "dotenv", "git config", "gitconfig", "ini"),
+    *("java properties", "makefile", "nginx", "npm config", "properties", "redis config", "shell", "ssh config"),
+    *("systemd", "toml", "yaml", "wget config"),
 )
+# So are files of no known language that are called so.
+_SETTINGS_NAMES = r"(^|/)(\.?(env|netrc|pgpass)[\w.-]*|credentials|\.?[\w-]+rc|[^/]+\.(conf|cnf|cfg|env|secrets?))$"
 # What one replacement uncovers (an address after a password that ended in "version"), the next round finds. Real code
 # needs two rounds, the second to see that nothing is left; the bound keeps a crafted chain of them linear.
 _MAX_ROUNDS = 8
 
 
 def redact(documents: pa.RecordBatch, config: Redact) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """(documents with placeholders in `text`, redactions: one row for each document and kind that was found).
+    """Replace secrets and personal data in texts.
 
-    documents: columns as `codemill.pipeline.documents.DOCUMENTS`. The batch itself is returned where nothing
-    was found. Raises ValueError where a text is null.
+    Args:
+        documents: columns as `codemill.pipeline.documents.DOCUMENTS`.
+        config: what is replaced, what never is, and rules beside the built-in ones.
+
+    Returns:
+        (documents with placeholders in `text`, redactions: one row for each document and kind that was found). The
+        batch itself is returned where nothing was found.
+
+    Raises:
+        ValueError: a text is null.
     """
     column = documents.column("text")
-    unquoted = pc.is_in(documents.column("language"), pa.array(_SETTINGS_LANGUAGES)).to_numpy(zero_copy_only=False)
-    counts = np.zeros((len(documents), len(KINDS)), np.int32)
+    unquoted = _are_settings(documents)
+    added = own(config)
+    counts = np.zeros((len(documents), len(added.kinds)), np.int32)
     rows = np.arange(len(documents))
     for _ in range(_MAX_ROUNDS):
         texts = text_buffers(column)
         candidates = scan.scan(texts.offsets, texts.data, rows, unquoted)
         wanted = np.isin(candidates[:, scan.RULE], _rules(config))
-        spans = confirm(texts.offsets, texts.data, candidates[wanted])
+        found = confirm(texts.offsets, texts.data, candidates[wanted])
+        found += added.found(texts, column, rows)
+        spans = disjoint(span for span in found if not added.is_allowed(texts.data[span[1] : span[2]].tobytes()))
         if not len(spans):
             break
-        column = _replace(texts, spans, column.type)
+        column = _replace(texts, spans, column.type, added.placeholders)
         np.add.at(counts, (spans[:, 0], spans[:, 3]), 1)
         rows = np.unique(spans[:, 0])
     if counts.any():
         place = documents.schema.get_field_index("text")
         documents = documents.set_column(place, documents.schema.field(place), column)
-    return documents, _redactions(documents, counts)
+    return documents, _redactions(documents, counts, added)
+
+
+def _are_settings(documents: pa.RecordBatch) -> np.ndarray:
+    """bool[n]: which documents are files of settings, by language, else by name."""
+    language = documents.column("language")
+    named = pc.match_substring_regex(documents.column("path"), _SETTINGS_NAMES, ignore_case=True).fill_null(False)
+    listed = pc.is_in(language, pa.array(_SETTINGS_LANGUAGES))
+    return pc.or_(listed, pc.and_(named, language.is_null())).to_numpy(zero_copy_only=False)
 
 
 def _rules(config: Redact) -> list[int]:
     """The rules of the scan that the config asks for."""
     rules = [scan.EMAIL] if config.emails else []
     rules += [scan.IPV4, scan.IPV6] if config.ip_addresses else []
-    return rules + ([scan.CREDENTIALS, scan.TOKEN, scan.ASSIGNMENT, scan.PRIVATE_KEY] if config.secrets else [])
+    addresses = (scan.EMAIL, scan.IPV4, scan.IPV6)
+    return rules + ([rule for rule in scan.RULES if rule not in addresses] if config.secrets else [])
 
 
-def _redactions(documents: pa.RecordBatch, counts: np.ndarray) -> pa.RecordBatch:
+def _redactions(documents: pa.RecordBatch, counts: np.ndarray, added: Own) -> pa.RecordBatch:
     """Rows of REDACTIONS for counts: int32[documents, kinds]."""
     rows, kinds = np.nonzero(counts)
     columns = [
         documents.column("id").take(pa.array(rows)),
-        pa.array(KINDS, pa.string()).take(pa.array(kinds)),
+        pa.array(added.kinds, pa.string()).take(pa.array(kinds)),
         pa.array(counts[rows, kinds], pa.int32()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=REDACTIONS)
 
 
-def _replace(texts: TextBuffers, spans: np.ndarray, kind: pa.DataType) -> pa.Array:
+def _replace(texts: TextBuffers, spans: np.ndarray, kind: pa.DataType, placeholders: tuple[bytes, ...]) -> pa.Array:
     """The texts with each span (int64[spans, 4]: row, start, end, kind; in order, disjoint) as its placeholder."""
-    lengths = np.array([len(placeholder) for placeholder in PLACEHOLDERS])
+    lengths = np.array([len(placeholder) for placeholder in placeholders])
     ends = np.cumsum(lengths)
     added = np.zeros(len(texts), np.int64)
     np.add.at(added, spans[:, 0], lengths[spans[:, 3]] - (spans[:, 2] - spans[:, 1]))
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(texts.lengths + added, out=offsets[1:])
     data = np.empty(offsets[-1], np.uint8)
-    placeholders = np.frombuffer(b"".join(PLACEHOLDERS), np.uint8)
-    _copy(texts.data, texts.offsets[0], texts.offsets[-1], spans, placeholders, ends - lengths, ends, data)
+    joined = np.frombuffer(b"".join(placeholders), np.uint8)
+    _copy(texts.data, texts.offsets[0], texts.offsets[-1], spans, joined, ends - lengths, ends, data)
     built = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(data))
     return built.cast(kind)
 

@@ -18,11 +18,11 @@ from codemill.buffers import text_buffers
 from codemill.hashing import document_ids
 from codemill.pipeline import config, redact_scan
 from codemill.pipeline.documents import DOCUMENTS, REDACTIONS
-from codemill.pipeline.redact import PLACEHOLDERS, redact
-from codemill.pipeline.redact_confirm import KINDS, confirm
+from codemill.pipeline.redact import redact
+from codemill.pipeline.redact_confirm import KINDS, confirm, disjoint
 
 ALL = config.Redact()
-PLACEHOLDER = {kind: placeholder.decode() for kind, placeholder in zip(KINDS, PLACEHOLDERS, strict=True)}
+PLACEHOLDER = {kind: f"<{kind.upper()}>" for kind in KINDS}
 LETTERS = "q7Rz2LmX9bTn4KcV8wYp3HsD6gFj5ZaQ1eUoBi0xNvWtMyCkSr" * 3
 DIGITS = "482915730648" * 4
 HEX = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c"
@@ -266,7 +266,7 @@ SNIPPETS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(st.lists(GLUE | SNIPPETS, max_size=8).map("".join), min_size=1, max_size=4), st.sampled_from(["c", "yaml"])
 )
@@ -277,7 +277,7 @@ def test_redacting_twice_is_redacting_once(texts: list[str], language: str) -> N
     assert twice is once and len(redactions) == 0
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.text(), st.text(), st.sampled_from(PLANTED))
 @example(">", "", next(each for each in PLANTED if each[2].startswith("aws_secret")))  # "\n\naw" hashes as an anchor
 def test_a_secret_on_its_own_line_is_found_in_any_text_and_the_rest_stays(
@@ -288,16 +288,16 @@ def test_a_secret_on_its_own_line_is_found_in_any_text_and_the_rest_stays(
     assert redacted(text, "ini") == text.replace(secret, PLACEHOLDER[kind])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(GLUE | SNIPPETS, max_size=8).map("".join))
 def test_lines_and_bytes_outside_the_spans_stay(text: str) -> None:
     offsets, data = text_buffers(pa.array([text], pa.large_string()))
     found = redact_scan.scan(offsets, data, np.arange(1), np.zeros(1, bool))
-    spans = confirm(offsets, data, found)
+    spans = disjoint(confirm(offsets, data, found))
     pieces, at = [], 0
     for _, start, end, kind in spans.tolist():
         assert at <= start < end
-        pieces += [text.encode()[at:start], PLACEHOLDERS[kind]]
+        pieces += [text.encode()[at:start], PLACEHOLDER[KINDS[kind]].encode()]
         at = end
     once = b"".join([*pieces, text.encode()[at:]]).decode()
     assert redacted(text) == redacted(once)
@@ -314,7 +314,7 @@ NEAR_MISSES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(NEAR_MISSES | GLUE | SNIPPETS, max_size=14).map("".join).map(str.encode) | st.binary(max_size=80),
     st.booleans(),
@@ -333,7 +333,7 @@ def test_the_scan_proposes_what_its_slow_twin_does(text: bytes, settings_file: b
 
 
 def test_the_scan_and_its_slow_twin_agree_on_real_code(standard_library: list[Path]) -> None:
-    for path in standard_library[::60]:
+    for path in standard_library[::250]:
         text = path.read_bytes()
         offsets = np.array([0, len(text)])
         found = redact_scan.scan(offsets, np.frombuffer(text, np.uint8), np.arange(1), np.zeros(1, bool))
