@@ -17,6 +17,7 @@ from codemill.pipeline.terminal import visible
 MOST_ROWS = 20  # files of one name that are explained
 _MOST_PLACES = 10
 _PLACE = ["id", "source", "repo", "path", "language", "size_bytes"]
+_STATED = ["license", "license_file", "url", "revision", "archive", "encoding"]
 DOCUMENT_ID = re.compile(rf"[0-9a-f]{{{ID_HEX_DIGITS}}}")
 
 
@@ -24,7 +25,8 @@ def explain(out: Place, path_or_id: str) -> list[dict[str, Any]]:
     """What became of every file with this id or path (or path's end): MOST_ROWS kept and MOST_ROWS dropped at the most.
 
     A row has `outcome` (kept or dropped), `id`, `source`, `repo`, `path`, `language` and `size_bytes`; a kept one
-    `places` (`shard` and `sequence`, from 0), a dropped one `stage`, `reason`, `detail`, `survivor_id`, `similarity`.
+    `license`, `license_file` (what states it), `url`, `revision`, `archive`, `encoding` and `places` (`shard` and
+    `sequence`, from 0), a dropped one `stage`, `reason`, `detail`, `survivor_id`, `similarity`.
     Raises DataError where nothing has that id or path.
     """
     dataset = Dataset(out)
@@ -46,7 +48,7 @@ def _exact(path_or_id: str) -> pc.Expression:
 
 def _find(dataset: Dataset, matches: pc.Expression) -> list[dict[str, Any]]:
     kept = dataset.documents()
-    rows = [] if kept is None else kept.head(MOST_ROWS, columns=_PLACE, filter=matches).to_pylist()
+    rows = [] if kept is None else kept.head(MOST_ROWS, columns=_PLACE + _STATED, filter=matches).to_pylist()
     places = _places(dataset, [row["id"] for row in rows])
     found = [{"outcome": "kept", **row, "places": places.get(row["id"], [])} for row in rows]
     dropped = dataset.dropped().head(MOST_ROWS, filter=matches).to_pylist()
@@ -84,7 +86,10 @@ def _told(row: dict[str, Any]) -> str:
         f"{row['size_bytes'] or 0:,} bytes",
     ]
     if row["outcome"] == "kept":
-        lines.append("  kept")
+        by = f", as {row['license_file']} states" if row["license_file"] else ""
+        lines.append(f"  kept: licence {row['license'] or 'unknown'}{by}")
+        parts = {"from": row["url"], "commit": row["revision"], "in": row["archive"], "decoded from": row["encoding"]}
+        lines += [f"  {word} {value}" for word, value in parts.items() if value]
         lines += [f"  in shard {p['shard']}, sequence {p['sequence']}" for p in row["places"]]
         return "\n".join(lines)
     lines.append(f"  dropped by {row['stage']}: {row['reason']}" + (f" ({row['detail']})" if row["detail"] else ""))

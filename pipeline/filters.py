@@ -142,7 +142,8 @@ def _license_not_allowed(batch: _Batch) -> tuple[np.ndarray, _Details]:
         return _none(batch)
     licenses = batch.documents.column("license")
     passed = allowed(licenses, batch.config.licenses, batch.config.unknown_license)
-    shown = pc.fill_null(licenses, "unknown")
+    file = _joined(" (", batch.documents.column("license_file"), ")")
+    shown = _joined(pc.fill_null(licenses, "unknown"), pc.fill_null(file, ""))
     return ~passed, lambda rows: _joined(shown.take(rows), " is not on filter.licenses")
 
 

@@ -58,7 +58,7 @@ def remove(out: Place, request: Request, engine: Engine, *, dry_run: bool = Fals
         clear_folder(out / REMOVAL)
         if not any(map(len, request)):
             if completed is None:
-                raise ConfigError("nothing is asked for: give ids or paths, --ids FILE or --repos FILE")
+                raise ConfigError("nothing is asked for: give ids or paths, --repo NAME, --ids FILE or --repos FILE")
             return _told(None, completed)
         plan = _plan(Dataset(out), request, engine)
         if len(plan.gone):

@@ -85,8 +85,10 @@ def _in(values: pa.Array | pa.ChunkedArray, wanted: pa.Array) -> pa.Array:
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
-def read_request(names: Sequence[str], ids_file: str | None, repos_file: str | None) -> Request:
-    """What the command line asks for: `names` are ids or paths.
+def read_request(
+    names: Sequence[str], ids_file: str | None, repos_file: str | None, repos: Sequence[str] = ()
+) -> Request:
+    """What the command line asks for: `names` are ids or paths, `repos` names of repositories.
 
     Raises ConfigError for a file that cannot be read, or a line of `ids_file` that is no id.
     """
@@ -95,8 +97,12 @@ def read_request(names: Sequence[str], ids_file: str | None, repos_file: str | N
         if not DOCUMENT_ID.fullmatch(line):
             raise ConfigError(f"--ids: {ids_file}: {line!r} is no document id; give 32 hex digits a line")
     ids = {name for name in names if DOCUMENT_ID.fullmatch(name)}
-    repos = load_opt_out(repos_file, "--repos") if repos_file else frozenset()
-    return Request(*(pa.array(sorted(values), pa.string()) for values in (ids | listed, {*names} - ids, repos)))
+    blank = [name for name in repos if not name.strip()]
+    if blank:
+        raise ConfigError(f"--repo: {blank[0]!r} is no name of a repository; give it as the dataset has it")
+    listed_repos = load_opt_out(repos_file, "--repos") if repos_file else frozenset()
+    asked = (ids | listed, {*names} - ids, listed_repos | {name.strip().lower() for name in repos})
+    return Request(*(pa.array(sorted(values), pa.string()) for values in asked))
 
 
 @contextlib.contextmanager

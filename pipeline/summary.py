@@ -6,6 +6,7 @@ from io import StringIO
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from codemill.pipeline.places import Place
@@ -40,7 +41,8 @@ def summary(manifest: dict[str, Any], out: Place) -> str:
         )
     console.print(table)
     last = manifest["funnel"][-1]
-    console.print(f"\n{last['documents_out']:,} documents kept, {last['bytes_out'] / 1e6:,.1f} MB")
+    console.print(f"\n{last['documents_out']:,} documents kept, {last['bytes_out'] / 1e6:,.1f} MB\n")
+    _print_mixture(console, manifest)
     packing = manifest["packing"]
     if packing:
         places = packing["tokens"] + packing["padding_tokens"]
@@ -56,3 +58,24 @@ def summary(manifest: dict[str, Any], out: Place) -> str:
     told = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
     lost = [f"{_RED}{visible(line)}{_PLAIN}" for line in loss_lines(manifest.get("unreadable", {}))]
     return "\n".join([*lost, *([""] if lost else []), told])
+
+
+def _print_mixture(console: Console, manifest: dict[str, Any]) -> None:
+    """What the mixture was asked for and took, where the config says something of it."""
+    asked, mixture = manifest["config"].get("mixture", {}), manifest.get("mixture")
+    if not mixture or not (asked["sources"] or asked["tokens"]):
+        return
+    table = Table(box=None, header_style="bold")
+    for name in ("mixture", "available", "asked", "taken", "epochs"):
+        table.add_column(name, justify="left" if name == "mixture" else "right")
+    groups = [group for group in mixture["groups"] if group["available"]]
+    for group in groups:
+        name = group["source"] + (f", {group['language']}" if group["language"] else "")
+        numbers = (group["available"], round(group["available"] * group["epochs"]), group["taken"])
+        table.add_row(escape(visible(name)), *(f"{number:,}" for number in numbers), f"{group['epochs']:.3f}")
+    console.print(table)
+    taken = f"{mixture['tokens']:,} tokens taken"
+    if asked["tokens"]:
+        share = mixture["tokens"] / asked["tokens"]
+        taken = f"{asked['tokens']:,.0f} tokens asked (mixture.tokens), {taken} ({share:.1%})"
+    console.print(f"{taken}\n")

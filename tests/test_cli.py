@@ -120,9 +120,10 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "explain out nowhere.py": (1, ["'nowhere.py': no file that came in", "give 32 hex digits, or a path"]),
     "explain src a.py": (1, ["src: has no manifest.json", "run `codemill build` again"]),
     "remove src a.py": (1, ["src: has no manifest.json", "run `codemill build` again"]),
-    "remove out": (2, ["nothing is asked for", "give ids or paths, --ids FILE or --repos FILE"]),
+    "remove out": (2, ["nothing is asked for", "give ids or paths, --repo NAME, --ids FILE"]),
     "remove out nowhere.py": (1, ["'nowhere.py'", "give 32 hex digits, or a path", "nothing was changed"]),
     "remove out --ids few.yaml": (2, ["--ids: few.yaml: '- kind: tree' is no document id", "give 32 hex digits"]),
+    "remove out --repo ' '": (2, ["--repo: ' ' is no name of a repository"]),
     "remove out --repos nowhere.txt": (2, ["--repos: nowhere.txt cannot be read", "name a readable file"]),
     "report src": (1, ["src: has no manifest.json", "run `codemill build` again"]),
     # trainings

@@ -17,8 +17,6 @@ from cases import case_module
 
 from codemill.pipeline.dataset import Dataset
 
-RED = "\033[31m"
-
 
 def config(folder: Path, *sources: dict[str, Any], **sections: Any) -> Path:
     """A config without a tokenizer; each source is named by its kind, and the folder `in` is where they begin."""
@@ -108,21 +106,6 @@ def test_a_source_of_which_nothing_can_be_read_ends_the_build_unless_it_says_oth
     causes = Dataset(tmp_path / "out").manifest["unreadable"][source["kind"]]["causes"]
     assert all(cause["detail"][:60] in done.stdout and cause["path"] in page for cause in causes)
     assert causes or make in (no_input, no_file, no_row)
-
-
-def test_losses_are_red_on_a_terminal() -> None:
-    from codemill.pipeline.summary import summary
-
-    read = {"rows": 10, "unreadable": 2, "causes": [{"detail": "cut \x1b[0m", "path": "a.gz", "rows": 2}]}
-    manifest = {
-        "unreadable": {"s": read}, "packing": None, "shards": [], "config": {"output": {"documents": True}},
-        "funnel": [
-            {"stage": "ingest", "documents_in": 10, "documents_out": 8, "bytes_out": 1, "reasons": {}, "bytes_in": 1}
-        ],
-    }  # fmt: skip
-    lines = summary(manifest, Path("out")).splitlines()
-    assert lines[0].startswith(f"{RED}2 of 10 rows of s (20.000%) could not be read")
-    assert lines[1].startswith(f"{RED}  2 rows, first a.gz: cut \u241b[0m")
 
 
 BOUNDS = [("0.4%", 1), (0.004, 1), ("0.5%", 0), (0.005, 0), ("100%", 0), (0, 1)]

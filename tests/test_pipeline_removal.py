@@ -246,6 +246,16 @@ def test_repositories_go_whatever_their_case_and_copies_elsewhere_are_told(out: 
     proved(out)
 
 
+def test_repositories_are_named_on_the_command_line_too(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "repos.txt").write_text("owner/r2\n")
+    options = ("--repos", str(tmp_path / "repos.txt"), "--dry-run", "--json", "--quiet")
+    both = builds.call("remove", out, "--repo", "OWNER/r3", "--repo", "owner/r5", *options)
+    assert both.returncode == 0, both.stderr
+    kept = [row for row in table(out, "documents") if row["repo"] in ("Owner/r2", "Owner/r3", "owner/r3", "Owner/r5")]
+    assert {row["repo"] for row in kept} >= {"Owner/r2", "Owner/r3"}
+    assert sorted(row["id"] for row in json.loads(both.stdout)["documents"]) == sorted(row["id"] for row in kept)
+
+
 def test_a_repository_whose_only_text_is_kept_from_elsewhere_is_told_so(out: Path) -> None:
     [copied] = [row for row in table(out, "dropped") if row["reason"] == "exact_duplicate"]
     told = run(out, asked(repos=(copied["repo"].lower(),)))

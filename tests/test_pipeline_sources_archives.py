@@ -401,8 +401,8 @@ LICENSED = [
     ("six-1.0-py3.whl", {"six.py": "x", "six-1.0.dist-info/licenses/LICENSE": MIT}, "MIT"),
     ("left-pad-1.3.0.tgz", {"package/i.js": "x", "package/package.json": '{"license": "WTFPL"}'}, "WTFPL"),
     ("p-1.0.tar.gz", {"p-1.0/a.py": "x", "p-1.0/LICENSE": MIT}, "MIT"),
-    ("p-1.0.tar.gz", {"p-1.0/a.py": "x", "p-1.0/vendor/LICENSE": MIT}, None),
-    ("many.zip", {"one/a.py": "x", "one/LICENSE": MIT, "two/LICENSE": MIT}, None),
+    ("p-1.0.tar.gz", {"p-1.0/a.py": "x", "p-1.0/vendor/package.json": '{"license": "no"}'}, None),
+    ("many.zip", {"one/a.py": "x", "one/LICENSE": MIT, "two/LICENSE": MIT}, "MIT"),
     ("p.zip", {"a.py": "x", "COPYING.txt": MIT}, "MIT"),
     ("p.zip", {"p/a.py": "x", "p/package.json": "{broken", "p/LICENSE": MIT}, "MIT"),
 ]  # fmt: skip

@@ -52,7 +52,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"pkg/m{i}.py": "".join(f"line {j}\n" for j in range(200 + i)) for i in range(30)
     }
     more = {
-        "LICENSE.md": "x",
+        "README.md": "x",
         "package.json": '{"license": "MIT"}',
         "bin.dat": b"\0\1",
         ".hidden/h.py": "h",

@@ -185,6 +185,15 @@ def test_a_stage_says_where_the_shards_are_not_as_the_papers(plan: Any) -> None:
     assert plan(GOOD, sequence_length=512).notes == ()
 
 
+def test_a_batch_that_is_rounded_is_said(plan: Any) -> None:
+    assert plan(GOOD + "batch: {tokens: 8192}", sequence_length=4096).notes == ()
+    assert plan(GOOD + "batch: {tokens: 8191}", sequence_length=4096).notes == (
+        "batch.tokens: 8,191 is no whole number of sequences of 4,096 tokens: a step takes 1 sequences, 4,096 tokens",
+    )
+    [note] = plan(GOOD + "batch: {tokens: 100}", sequence_length=4096).notes
+    assert "100 is no whole number" in note and "4,096 tokens" in note
+
+
 @pytest.mark.parametrize(
     ("tokens", "micro", "ranks", "expected"),
     [

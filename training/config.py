@@ -82,7 +82,7 @@ class DataSettings(Section):
 class BatchSettings(Section):
     """How much goes into one optimizer step, and how much of it a rank holds at a time."""
 
-    tokens: PositiveInt | None = None  # of all ranks, rounded down to whole sequences; null = the stage's, or 4,194,304
+    tokens: PositiveInt | None = None  # of all ranks, in whole sequences; null = the stage's, or 4,194,304
     micro_sequences: PositiveInt = 1  # a forward and backward pass of a rank
 
 
@@ -238,7 +238,7 @@ def make_plan(
         sequences_per_step=per_step,
         rate=config.optimizer.rate or stage.rate,
         warmup_steps=_warmup_steps(config, stage, steps),
-        notes=_notes(config, stage, sequence_length),
+        notes=(*_stage_notes(config, stage, sequence_length), *_batch_notes(config, stage, sequence_length, per_step)),
     )
 
 
@@ -285,10 +285,20 @@ def _warmup_steps(config: TrainConfig, stage: StageDefaults, steps: int) -> int:
     return asked
 
 
-def _notes(config: TrainConfig, stage: StageDefaults, sequence_length: int) -> tuple[str, ...]:
+def _stage_notes(config: TrainConfig, stage: StageDefaults, sequence_length: int) -> tuple[str, ...]:
     if config.stage is None or stage.sequence_length == sequence_length:
         return ()
     return (
         f"stage {config.stage}: the paper's sequences have {stage.sequence_length:,} tokens, these shards' "
         f"{sequence_length:,}",
+    )
+
+
+def _batch_notes(config: TrainConfig, stage: StageDefaults, sequence_length: int, per_step: int) -> tuple[str, ...]:
+    asked, taken = config.batch.tokens or stage.batch_tokens, per_step * sequence_length
+    if asked == taken:
+        return ()
+    return (
+        f"batch.tokens: {asked:,} is no whole number of sequences of {sequence_length:,} tokens: a step takes "
+        f"{per_step:,} sequences, {taken:,} tokens",
     )

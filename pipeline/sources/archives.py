@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
@@ -28,15 +28,14 @@ from codemill.pipeline.sources.inputs import (
     selector,
 )
 from codemill.pipeline.sources.members import DAMAGE, LINK, Member, members
-from codemill.pipeline.sources.repository import LICENSE_FILE_BYTES, stated_license, states_license
 from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
+from codemill.pipeline.sources.statements import Candidates, Statements, may_state
 
 SUFFIXES = (
     ".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
 _EXPANSION = 4  # what the wheels, sdists and npm packages that we looked at expand to, about
 _VERSION = re.compile(r"[-_]v?\d.*")
-_MAX_STATEMENTS = 64  # files of one archive that are asked for the licence
 
 
 def list_archives(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Split]:
@@ -58,101 +57,107 @@ def read_archives(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
     for name in split.part:
         repo = gatherer.source.repo or project_name(name)
         url = join(split.url, name)
-        stated = StatedLicense(url)
+        contents = Contents(url)
         try:
             with open_input(url) as file:
-                yield from _documents(members(file), name, repo, stated, gatherer)
+                yield from _documents(members(file), Origin(repo, archive=name), contents, gatherer)
         except BombError as bomb:
             gatherer.drop("archive_bomb", name, repo, f"{bomb}; the rest of it was not read")
         except DAMAGE as error:
             gatherer.drop("unreadable", name, repo, str(error) or type(error).__name__)
-        stated.settle()
+        contents.settle()
 
 
 def _documents(
-    found: Iterator[Member], archive: str, repo: str, stated: StatedLicense, gatherer: Gatherer
+    found: Iterator[Member], origin: Origin, contents: Contents, gatherer: Gatherer
 ) -> Iterator[pa.RecordBatch]:
     wanted = selector(gatherer.source)
+    repo, archive = origin.repo, origin.archive
     for member in found:
         path = member.path
         is_hostile = member.reason == "hostile_path"
         is_row = member.reason != LINK and (is_hostile or not is_hidden(path)) and (wanted is None or wanted(path))
         fits = is_row and member.size_bytes <= gatherer.max_size_bytes
-        asked = member.reason is None and gatherer.source.license is None and stated.asks(member)
+        asked = gatherer.source.license is None and contents.wants(member)
         text = b""
         if member.reason is None and (fits or asked):
             try:
                 text = member.read()
             except DAMAGE as error:
                 member = Member(path, member.size_bytes, "unreadable", str(error))
-            else:
-                if asked:
-                    stated.note(path, text)
+            if asked:
+                contents.note(path, text if member.reason is None else None)
         if is_row and member.reason is not None:
             gatherer.drop(member.reason, path, repo, f"{archive}: {member.detail}", member.size_bytes)
         elif fits:
-            gatherer.add(text, path, Origin(repo), Stated() if gatherer.source.license else stated)
+            gatherer.add(text, path, origin, Stated() if gatherer.source.license else contents.stated(path))
         elif is_row:
             gatherer.drop_too_large(path, repo, member.size_bytes)
         if gatherer.full:
             yield from gatherer.take()
 
 
-class StatedLicense:
-    """The licence that an archive states, which may stand behind the members that it is for.
+class Contents:
+    """What an archive states of its members' licences, which may stand behind the members that it is for.
 
-    It is called when a batch is handed out. Where its archive was read to the end by then, what was noted on the way
-    counts, else a second reading of the archive finds it. Asked are files at the top, in the one folder
-    that holds all members, and in a wheel's `.dist-info`.
+    A batch is handed out before the archive is read to its end, or after: then what was noted on the way counts, before
+    that a second reading of the archive finds it.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._stated: list[tuple[str, str, bytes]] = []
-        self._tops: set[str] = set()  # folders at the top; a second one is enough to know
-        self._is_settled = False
-        self._license: str | None = None
+        self._paths: list[str] = []
+        self._candidates = Candidates()
+        self._statements: Statements | None = None
 
-    def asks(self, member: Member) -> bool:
-        """Whether a member may state the licence; each member must come by here."""
-        if self._is_settled:
+    def wants(self, member: Member) -> bool:
+        """Whether a member's text is to be noted; each member must come by here once."""
+        if self._statements is not None:
             return False
-        folder, _, name = member.path.rpartition("/")
-        if len(self._tops) < 2:
-            self._tops.add(member.path.partition("/")[0])
-        is_top = "/" not in folder or (folder.endswith(".dist-info/licenses") and folder.count("/") == 1)
-        is_small = member.size_bytes <= LICENSE_FILE_BYTES and len(self._stated) < _MAX_STATEMENTS
-        return is_top and is_small and states_license(name)
-
-    def note(self, path: str, content: bytes) -> None:
-        """The content of a member that was asked for."""
+        path = member.path
+        if member.reason not in (None, LINK):
+            return False
+        self._paths.append(path)
         folder, _, name = path.rpartition("/")
-        self._stated.append((folder, name, content))
+        if not may_state(folder, name):
+            return False
+        if member.reason == LINK:
+            self._candidates.link(path, "/" + member.detail)
+            return False
+        return self._candidates.wants(path, member.size_bytes)
 
-    def settle(self) -> None:
-        """Take what was noted for all that there is, and let go of it."""
-        if not self._is_settled:
-            only = next(iter(self._tops)) if len(self._tops) == 1 else ""
-            inside = [(n, text) for folder, n, text in self._stated if folder in ("", only) or ".dist-info" in folder]
-            self._license = stated_license(inside)
-            self._stated.clear()
-            self._is_settled = True
+    def note(self, path: str, content: bytes | None) -> None:
+        """The text of a member that was wanted; null = it cannot be read."""
+        self._candidates.add(path, content)
 
-    def __call__(self) -> Stated:
-        if not self._is_settled:
-            self._read_again()
-            self.settle()
-        return Stated(self._license)
+    def settle(self) -> Statements:
+        """Take what was noted for all that there is."""
+        if self._statements is None:
+            self._statements = Statements(self._paths, self._candidates.resolved())
+            self._paths = []
+        return self._statements
 
-    def _read_again(self) -> None:
-        self._stated, self._tops = [], set()
+    def stated(self, path: str) -> Callable[[], Stated]:
+        """What is stated of a member, to be asked when its batch is handed out."""
+        return lambda: (self._statements or self._read_again()).of(path)
+
+    def _read_again(self) -> Statements:
+        self._paths, self._candidates = [], Candidates()
         try:
             with open_input(self._url) as file:
                 for member in members(file):
-                    if member.reason is None and self.asks(member):
-                        self.note(member.path, member.read())
+                    if self.wants(member):
+                        self.note(member.path, _text(member))
         except (BombError, *DAMAGE):  # the first reading comes to it, too, and reports it
             pass
+        return self.settle()
+
+
+def _text(member: Member) -> bytes | None:
+    try:
+        return member.read()
+    except DAMAGE:
+        return None
 
 
 def project_name(archive: str) -> str:

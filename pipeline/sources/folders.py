@@ -8,6 +8,8 @@ really are there are entered, so an index or a .gitignore that names `../x` reac
 from __future__ import annotations
 
 import os
+import posixpath
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,9 @@ from dulwich.errors import NotGitRepository
 from dulwich.repo import Repo
 
 from codemill.pipeline.sources.inputs import real_name, shown
-from codemill.pipeline.sources.repository import LICENSE_FILE_BYTES, remote_name, stated_license, states_license
+from codemill.pipeline.sources.repository import public_url, remote_name
+from codemill.pipeline.sources.sift import Origin
+from codemill.pipeline.sources.statements import Candidates, Statements, may_state
 
 # dulwich raises errors of a dozen unrelated classes (assertions too) for a damaged or hostile repository.
 GIT_FAULTS = Exception
@@ -35,11 +39,27 @@ class Found:
 
 @dataclass
 class Repository:
-    """Files that share a repository and its licence."""
+    """Files that share a repository, which a source's root may lie inside of, or which lies below that."""
 
-    repo: str
-    license: str | None
+    origin: Origin
     files: list[Found] = field(default_factory=list)
+    candidates: Candidates = field(default_factory=Candidates)  # by path, relative to the top
+    above: str = ""  # folders between the repository's top and the source's root, with a '/' at the end
+    below: str = ""  # folders between the source's root and the repository's top, with a '/' at the end
+
+    def inside(self, path: str) -> str:
+        """A path relative to the source's root as one relative to the repository's top."""
+        return self.above + path.removeprefix(self.below)
+
+    def outside(self, path: str) -> str:
+        """The inverse of `inside`; what lies above the root begins with `../`."""
+        if path.startswith(self.above):
+            return self.below + path.removeprefix(self.above)
+        return posixpath.relpath(path, self.above)
+
+    def statements(self) -> Statements:
+        """What the repository states of its files."""
+        return Statements([self.inside(file.path) for file in self.files], self.candidates.resolved(), self.outside)
 
 
 Loss = Callable[[str, str], None]  # takes a path and why it could not be read
@@ -58,45 +78,79 @@ def list_folder(root: str, lose: Loss) -> list[Repository]:
         place = todo.pop()
         full = _join(root, place)
         tracked = _tracked(full, lose)
-        repository = Repository(*identity(full)) if tracked else Repository(_folder_name(full), folder_license(full))
+        repository = repository_of(full) if tracked else Repository(Origin(_folder_name(full)))
+        repository.below = f"{place}/" if place else ""
         rule = tracked or Ignored(full).keeps
-        todo.extend(_walk(root, place, rule, repository.files, lose, stop_at_work_trees=tracked is None))
+        todo.extend(_walk(root, place, rule, repository, lose, stop_at_work_trees=tracked is None))
         repository.files.sort(key=lambda file: file.path)
         found.append(repository)
     return sorted((each for each in found if each.files), key=lambda each: each.files[0].path)
 
 
-def identity(folder: str) -> tuple[str, str | None]:
-    """(repository name, licence) of a local folder: its work tree's where it lies in one."""
+def repository_of(folder: str) -> Repository:
+    """The work tree that a local folder lies in, with what the folders above state; else the folder, by itself."""
     try:
         with Repo.discover(folder) as repo:
             top = os.path.realpath(repo.path)
-            name = origin_name(repo)
+            url = origin_url(repo)
     except GIT_FAULTS:
-        top, name = folder, None
-    return name or _folder_name(top), folder_license(top)
+        return Repository(Origin(_folder_name(folder)))
+    name = remote_name(url) if url else None
+    repository = Repository(Origin(name or _folder_name(top), public_url(url) if url else None))
+    way = os.path.relpath(os.path.realpath(folder), top)
+    if way != ".":
+        repository.above = f"{shown(way)}/"
+        _look_upward(repository, top)
+    return repository
 
 
-def origin_name(repo: Repo) -> str | None:
-    """`owner/name` of the remote `origin`, if there is one."""
+def _look_upward(repository: Repository, top: str) -> None:
+    """Gather what the folders from the top of a work tree down to the source's root, without that, state."""
+    folder = ""
+    for name in ["", *repository.above.split("/")[:-2]]:
+        folder = f"{folder}/{name}" if folder else name
+        look_into(repository.candidates, _join(top, folder), folder, top)
+
+
+def look_into(candidates: Candidates, full: str, folder: str, top: str) -> None:
+    """Gather what states licences in one local folder. folder: its path in the repository, whose top is `top`."""
+    for below in ("", "LICENSES", ".reuse"):
+        inside = f"{folder}/{below}".strip("/")
+        try:
+            with os.scandir(os.path.join(full, below)) as entries:  # noqa: PTH118 (undecodable names)
+                for entry in entries:
+                    if may_state(inside, entry.name) and not entry.is_dir(follow_symlinks=False):
+                        _gather(candidates, f"{inside}/{shown(entry.name)}".lstrip("/"), entry, top)
+        except OSError:
+            continue
+
+
+def _gather(candidates: Candidates, path: str, entry: os.DirEntry[str], top: str) -> None:
+    """Read a file that may state the licence; a link to another file of the repository is followed."""
     try:
-        return remote_name(repo.get_config().get((b"remote", b"origin"), b"url").decode("utf-8", "replace"))
+        target = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+        if target is not entry.path and not target.startswith(os.path.realpath(top) + "/"):
+            candidates.files[path] = None
+            return
+        status = os.stat(target)  # noqa: PTH116 (called per file)
+        if stat.S_ISREG(status.st_mode) and candidates.wants(path, status.st_size):
+            candidates.add(path, Path(target).read_bytes())
+    except OSError:
+        candidates.files[path] = None
+
+
+def origin_url(repo: Repo) -> str | None:
+    """The URL of the remote `origin`, if there is one."""
+    try:
+        return str(repo.get_config().get((b"remote", b"origin"), b"url").decode("utf-8", "replace"))
     except KeyError:
         return None
 
 
-def folder_license(folder: str) -> str | None:
-    """The licence that the files directly in a local folder state."""
-    stated = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                is_candidate = states_license(entry.name) and entry.is_file(follow_symlinks=False)
-                if is_candidate and entry.stat().st_size <= LICENSE_FILE_BYTES:
-                    stated.append((entry.name, Path(entry.path).read_bytes()))
-    except OSError:
-        return None
-    return stated_license(stated)
+def origin_name(repo: Repo) -> str | None:
+    """`owner/name` of the remote `origin`, if there is one."""
+    url = origin_url(repo)
+    return remote_name(url) if url else None
 
 
 def _folder_name(folder: str) -> str:
@@ -129,9 +183,15 @@ def _tracked(folder: str, lose: Loss) -> _Rule | None:
     return (lambda path, is_folder: path in (folders if is_folder else files)) if files else None
 
 
-def _walk(root: str, start: str, rule: _Rule, files: list[Found], lose: Loss, stop_at_work_trees: bool) -> list[str]:
-    """Add the files below `start` that the rule takes; returns the work trees that it stopped at."""
+def _walk(
+    root: str, start: str, rule: _Rule, repository: Repository, lose: Loss, stop_at_work_trees: bool
+) -> list[str]:
+    """Add the files below `start` that the rule takes, and what states licences there, which the rule is not asked of.
+
+    Returns the work trees that it stopped at.
+    """
     work_trees, todo = [], [start]
+    files, candidates, full_start = repository.files, repository.candidates, _join(root, start)
     skip = len(start) + 1 if start else 0
     while todo:
         folder = todo.pop()
@@ -144,10 +204,15 @@ def _walk(root: str, start: str, rule: _Rule, files: list[Found], lose: Loss, st
         if stop_at_work_trees and folder != start and any(entry.name == ".git" for entry in entries):
             work_trees.append(folder)
             continue
+        inside = repository.inside(folder) if folder != start else repository.above.removesuffix("/")
         for entry in entries:
             if entry.name.startswith("."):
+                if entry.name == ".reuse":
+                    _gather_dep5(candidates, f"{inside}/.reuse/dep5".lstrip("/"), entry)
                 continue
             path = f"{folder}/{shown(entry.name)}" if folder else shown(entry.name)
+            if may_state(inside, entry.name) and not entry.is_dir(follow_symlinks=False):
+                _gather(candidates, repository.inside(path), entry, full_start)
             is_folder = entry.is_dir(follow_symlinks=False)
             if not rule(path[skip:], is_folder):
                 continue
@@ -159,6 +224,15 @@ def _walk(root: str, start: str, rule: _Rule, files: list[Found], lose: Loss, st
             elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 (undecodable names)
                 lose(path, "a symbolic link to nothing")
     return work_trees
+
+
+def _gather_dep5(candidates: Candidates, path: str, folder: os.DirEntry[str]) -> None:
+    file = Path(folder.path) / "dep5"
+    try:
+        if file.is_file() and not file.is_symlink() and candidates.wants(path, file.stat().st_size):
+            candidates.add(path, file.read_bytes())
+    except OSError:
+        candidates.files[path] = None
 
 
 class Ignored:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 from dulwich.errors import NotGitRepository
@@ -21,7 +21,7 @@ from dulwich.objects import parse_tree
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.config import Source
 from codemill.pipeline.places import is_url
-from codemill.pipeline.sources.folders import GIT_FAULTS, origin_name
+from codemill.pipeline.sources.folders import GIT_FAULTS, origin_url
 from codemill.pipeline.sources.git_objects import Objects, said
 from codemill.pipeline.sources.git_repository import LocalRepo
 from codemill.pipeline.sources.git_revisions import (
@@ -41,13 +41,9 @@ from codemill.pipeline.sources.inputs import (
     shown,
     text_bytes,
 )
-from codemill.pipeline.sources.repository import (
-    LICENSE_FILE_BYTES,
-    remote_name,
-    stated_license,
-    states_license,
-)
-from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
+from codemill.pipeline.sources.repository import public_url, remote_name
+from codemill.pipeline.sources.sift import Gatherer, Origin, Stated, StatedTable
+from codemill.pipeline.sources.statements import RECORD_BYTES, Candidates, Statements, may_state
 
 # A few objects can name the same folder over and over: 30 kB of them, 10^10 paths. The largest
 # public repositories have about half a million.
@@ -60,11 +56,11 @@ _MAX_DEPTH = 128  # folders in folders
 class _Listing:
     """What a commit holds."""
 
-    repo: str
+    origin: Origin
     files: list[tuple[str, str, int]] = field(
         default_factory=list
     )  # (path, object id, `text_bytes`), by path
-    license: str | None = None
+    candidates: Candidates = field(default_factory=Candidates)
     lost: list[tuple[str, str, str]] = field(default_factory=list)  # (reason, path, detail)
     fault: Exception | None = None  # where the config may be wrong of it
 
@@ -77,8 +73,8 @@ class _Listing:
 
 
 def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Split]:
-    """The splits of a git source: `part` is its [path, object id] pairs, their repository and its
-    licence.
+    """The splits of a git source: `part` is its [path, object id] pairs, their origin and their
+    licences.
 
     Raises ConfigError for a URL, and where no path is a repository or none has the revision; where
     only some are or have it, the others are rows of `dropped`.
@@ -93,11 +89,13 @@ def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Sp
             mistakes.append((entry, listing))
             continue
         for reason, path, detail in listing.lost:
-            losses.drop(reason, path, listing.repo, detail)
+            losses.drop(reason, path, listing.origin.repo, detail)
+        statements = Statements([file[0] for file in listing.files], listing.candidates.resolved())
         taken = (file for file in listing.files if wanted is None or wanted(file[0]))
         for run in cut(taken, lambda file: file[2], target_bytes):
             files = [[path, sha] for path, sha, _ in run]
-            part = {"files": files, "repo": listing.repo, "license": listing.license}
+            stated = StatedTable.of([statements.of(path) for path, _, _ in run])
+            part = {"files": files, "origin": asdict(listing.origin), "stated": asdict(stated)}
             yield Split(
                 source.name,
                 entry.url,
@@ -111,7 +109,7 @@ def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Sp
         key = "revision" if isinstance(listing.fault, NoRevisionError) else "path"
         raise ConfigError(f"sources.{source.name}.{key}: {entry.url}: {listing.mistake}")
     for entry, listing in mistakes:
-        losses.drop("unreadable", entry.name, listing.repo, listing.mistake)
+        losses.drop("unreadable", entry.name, listing.origin.repo, listing.mistake)
 
 
 def _check_paths(source: Source) -> None:
@@ -138,13 +136,16 @@ def _opened(path: str) -> Iterator[tuple[LocalRepo, Objects]]:
 
 
 def _list(source: Source, entry: Input) -> _Listing:
-    listing = _Listing(source.repo or _folder_name(entry.url))
+    listing = _Listing(Origin(source.repo or _folder_name(entry.url)))
     try:
         with _opened(entry.url) as (repo, objects):
-            listing.repo = source.repo or origin_name(repo) or listing.repo
+            url = origin_url(repo)
+            name = source.repo or (remote_name(url) if url else None) or listing.origin.repo
+            listing.origin = Origin(name, public_url(url) if url else None)
             objects.replaced = replacements(repo)
-            tree = commit_tree(objects, find_commit(repo, objects, source.revision))
-            listing.license = _list_files(objects, tree, listing)
+            commit = find_commit(repo, objects, source.revision)
+            listing.origin = replace(listing.origin, revision=commit.hex())
+            _list_files(objects, commit_tree(objects, commit), listing)
     except (NotGitRepository, NoRevisionError) as error:
         listing.fault = error
     except GIT_FAULTS as error:
@@ -160,11 +161,8 @@ def _folder_name(folder: str) -> str:
     return shown(os.path.basename(os.path.realpath(folder)).removesuffix(".git"))  # noqa: PTH119
 
 
-def _list_files(objects: Objects, tree: bytes, listing: _Listing) -> str | None:
-    """Add the plain files of a tree that are not hidden; returns the licence that those at the top
-    state.
-    """
-    stated: list[tuple[str, bytes]] = []
+def _list_files(objects: Objects, tree: bytes, listing: _Listing) -> None:
+    """Add the plain files of a tree that are not hidden, and what states licences there."""
     todo = [("", tree)]
     entry_count = path_bytes = 0
     while todo:
@@ -173,28 +171,27 @@ def _list_files(objects: Objects, tree: bytes, listing: _Listing) -> str | None:
             entries = _folder_entries(objects, folder, tree)
         except GIT_FAULTS as error:
             detail = f"the folder cannot be listed: {said(error)}"
-            listing.lost.append(("unreadable", folder or listing.repo, detail))
+            listing.lost.append(("unreadable", folder or str(listing.origin.repo), detail))
             continue
         entry_count += len(entries)
         path_bytes += sum(len(name) + len(folder) for name, _, _ in entries)
         if entry_count > _MAX_ENTRIES or path_bytes > _MAX_PATH_BYTES:
             detail = f"more than {_MAX_ENTRIES} files and folders, or {_MAX_PATH_BYTES} bytes of paths;"
             listing.lost.append(
-                ("archive_bomb", listing.repo, f"{detail} the others are not listed")
+                ("archive_bomb", str(listing.origin.repo), f"{detail} the others are not listed")
             )
             break
         for name, mode, object_id in entries:
             path = folder + name
-            if is_hidden(name):
+            if may_state(folder.removesuffix("/"), name) and not stat.S_ISDIR(mode):
+                _gather(objects, path, mode, object_id, listing.candidates)
+            if is_hidden(path) and name != ".reuse":
                 continue
             if stat.S_ISDIR(mode):
                 todo.append((f"{path}/", object_id))
-            elif stat.S_ISREG(mode):
+            elif stat.S_ISREG(mode) and not is_hidden(name):
                 size_bytes = text_bytes(_size(objects, object_id))
                 listing.files.append((path, objects.actual(object_id).hex(), size_bytes))
-                if states_license(path):
-                    stated += _license_file(objects, path, object_id)
-    return stated_license(stated)
 
 
 def _folder_entries(objects: Objects, folder: str, tree: bytes) -> list[tuple[str, int, bytes]]:
@@ -217,22 +214,28 @@ def _size(objects: Objects, object_id: bytes) -> int:
         return 0
 
 
-def _license_file(objects: Objects, path: str, object_id: bytes) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of a file that may state the licence, where it can be read; the reading
-    reports it otherwise.
-    """
-    try:
-        content = objects.read(object_id, "blob", LICENSE_FILE_BYTES).content
-    except GIT_FAULTS:
+def _gather(
+    objects: Objects, path: str, mode: int, object_id: bytes, candidates: Candidates
+) -> None:
+    """Read what may state a licence; where that fails, the reading of its document reports it."""
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         return
-    if content is not None:
-        yield path, content
+    try:
+        if not candidates.wants(path, objects.size(object_id)):
+            return
+        content = objects.read(object_id, "blob", RECORD_BYTES).content
+    except GIT_FAULTS:
+        content = None
+    if stat.S_ISLNK(mode):
+        candidates.link(path, (content or b"").decode("utf-8", "replace"))
+    else:
+        candidates.add(path, content)
 
 
 def read_git(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
     """The files of a split, one by one; the content of each must have the hash that is its id."""
-    files, repo_name = split.part["files"], split.part["repo"]
-    origin, stated = Origin(repo_name), Stated(split.part["license"])
+    files, origin = split.part["files"], Origin(**split.part["origin"])
+    stated, repo_name = StatedTable(**split.part["stated"]), str(origin.repo)
     with ExitStack() as stack:
         try:
             _, objects = stack.enter_context(_opened(split.url))
@@ -242,8 +245,8 @@ def read_git(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
             )
             gatherer.drop("unreadable", repo_name, repo_name, detail)
             return
-        for path, sha in files:
-            _read_file(objects, path, sha, origin, stated, gatherer)
+        for number, (path, sha) in enumerate(files):
+            _read_file(objects, path, sha, origin, stated.at(number), gatherer)
             if gatherer.full:
                 yield from gatherer.take()
 

@@ -38,7 +38,8 @@ LINK = "link"  # the `reason` of a link to another member, which is no row of an
 class Member:
     """A member that is a file or claims to be one.
 
-    reason: why it is no document (a key of REASONS, or LINK), None where it may be one; read: gives its bytes, as
+    reason: why it is no document (a key of REASONS, or LINK), None where it may be one; detail: more of that, of a
+    link the path that it names; read: gives its bytes, as
     long as the next member was not asked for, and raises one of DAMAGE.
     """
 
@@ -165,4 +166,6 @@ def _link(path: str, start: str, target: str) -> Member:
     target = target.replace("\\", "/")
     way = posixpath.normpath(posixpath.join(posixpath.dirname(start), target)).split("/")
     inside = not target.startswith("/") and not _DRIVE.match(target) and way[0] != ".."
-    return Member(path, 0, LINK if inside else "hostile_path", "a link that leaves the archive")
+    if not inside:
+        return Member(path, 0, "hostile_path", "a link that leaves the archive")
+    return Member(path, 0, LINK, "/".join(way))

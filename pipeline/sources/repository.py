@@ -1,20 +1,12 @@
-"""What a repository says of itself: its name, and its licence.
+"""What a repository is called, and where it may be fetched.
 
-Flows in: a remote's URL, the texts of files that may state the licence. Flows out: `owner/name`, an SPDX expression.
+Flows in: a remote's URL. Flows out: `owner/name`, and the URL without passwords.
 """
 
 from __future__ import annotations
 
-import email.parser
-import json
 import re
-from collections.abc import Iterable
 
-from codemill.pipeline.license import license_of_text
-
-LICENSE_FILE_BYTES = 1024 * 1024  # a longer file is not taken for a licence
-_LICENSE_FILE = re.compile(r"(LICEN[CS]E|COPYING|UNLICENSE)([._-].*)?", re.IGNORECASE)
-_PACKAGE_FILES = ("METADATA", "PKG-INFO", "package.json")  # of wheels, sdists, npm
 _REMOTE = re.compile(r"(?:(?!file:)[a-z+]+://[^/]+/|(?:[^/:]+@)?[^/:]+:(?!/))(?P<name>.+?)(?:\.git)?/*")
 
 
@@ -24,33 +16,15 @@ def remote_name(url: str) -> str | None:
     return match["name"] if match else None
 
 
-def states_license(name: str) -> bool:
-    """Whether a file of this name, without folders, may state the licence of what it lies in."""
-    return name in _PACKAGE_FILES or _LICENSE_FILE.fullmatch(name) is not None
+def public_url(url: str) -> str | None:
+    """A remote's URL without what gives access: passwords, users other than `git`, and all behind `?` or `#`.
 
-
-def stated_license(files: Iterable[tuple[str, bytes]]) -> str | None:
-    """The licence that files (name without folders, content) of one package state.
-
-    A package's own metadata count more than a LICENSE file; among equals, the first name in sorted order.
+    None for a local path, which says nothing elsewhere.
     """
-    ordered = sorted(files, key=lambda file: (file[0] not in _PACKAGE_FILES, file))
-    for name, content in ordered:
-        text = content.decode("utf-8", "replace")
-        found = _declared(name, text) if name in _PACKAGE_FILES else license_of_text(text)
-        if found:
-            return found
-    return None
-
-
-def _declared(name: str, text: str) -> str | None:
-    """The `License-Expression` of Python metadata (PEP 639), or the `license` of a package.json."""
-    if name != "package.json":
-        return email.parser.HeaderParser().parsestr(text).get("License-Expression")
-    try:
-        package = json.loads(text)
-    except (ValueError, RecursionError):
+    if remote_name(url) is None:
         return None
-    value = package.get("license") if isinstance(package, dict) else None
-    is_expression = isinstance(value, str) and not value.upper().startswith(("SEE ", "UNLICENSED"))
-    return value if is_expression else None
+    scheme, separator, rest = url.rpartition("://")
+    rest = re.split(r"[?#]", rest)[0]
+    host, slash, path = rest.partition("/")
+    user, _, host = host.rpartition("@")
+    return f"{scheme}{separator}{'git@' if user == 'git' else ''}{host}{slash}{path}"

@@ -6,8 +6,9 @@ raw row is a row of exactly one of them. A text is kept byte for byte as it came
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,30 @@ class Stated:
     license: str | None = None  # SPDX expression; null = unknown
     file: str | None = None  # path of the file that decides
     text: str | None = None  # id of the licence texts to give notice of
+    precedence: str = "closest"  # REUSE's words: the text's own word first, `aggregate` both, `override` only this
+
+
+@dataclass(frozen=True)
+class StatedTable:
+    """What is stated of each of some files, every statement once; in JSON's types through `dataclasses.asdict`."""
+
+    statements: list[list[str | None]]  # the fields of a `Stated` each
+    numbers: list[int]  # for each file
+
+    @staticmethod
+    def of(stated: Sequence[Stated]) -> StatedTable:
+        """The table of what is stated of each file."""
+        known: dict[Stated, int] = {}
+        numbers = [known.setdefault(each, len(known)) for each in stated]
+        return StatedTable([list(astuple(each)) for each in known], numbers)
+
+    def at(self, file: int) -> Stated:
+        """What is stated of a file, by its number."""
+        return self._made[self.numbers[file]]
+
+    @functools.cached_property
+    def _made(self) -> list[Stated]:
+        return [Stated(*fields) for fields in self.statements]  # type: ignore[arg-type]
 
 
 License = Stated | Callable[[], Stated]  # a function is called when the batch is handed out
@@ -58,6 +83,7 @@ RAW = pa.schema(
         ("stated_license", pa.string()),  # as the files around it say
         ("license_file", pa.string()),  # that says so
         ("license_text", pa.string()),
+        ("precedence", pa.string()),  # of `stated_license`; null = closest
         ("rank", pa.float64()),
         ("metadata", pa.string()),
         ("url", pa.string()),
@@ -114,17 +140,27 @@ def _complete(documents: pa.RecordBatch, source: Source) -> pa.RecordBatch:
 
 
 def _license(columns: dict[str, pa.Array], source: Source) -> dict[str, pa.Array]:
-    """The columns of the licence: of the table, the config, the text itself, the files around it, in this order."""
+    """The columns of the licence: of the config, the table, the text itself, the files around it, in this order.
+
+    What the files around it say may stand before the text itself, or beside it (`Stated.precedence`).
+    """
     known = columns["license"]
     nothing = pa.nulls(len(known), pa.string())
     if source.license is not None or not known.null_count:
         licenses = known if source.license is None else pc.fill_null(known, source.license)
         return {"license": licenses, "license_file": nothing, "license_text": nothing}
     own = header_licenses(columns["text"])
-    beside = pc.if_else(known.is_valid(), nothing, columns["license_file"])
+    speaks = own.is_valid()
+    around, precedence = columns["stated_license"], columns["precedence"]
+    speaks = pc.and_(speaks, pc.fill_null(pc.not_equal(precedence, "override"), True))
+    both = pc.fill_null(pc.equal(precedence, "aggregate"), False)
+    differ = pc.fill_null(pc.not_equal(own, around), True)
+    joint = pc.binary_join_element_wise(pc.binary_join_element_wise("(", own, ")", ""), around, " AND ")
+    stated = pc.if_else(speaks, pc.if_else(pc.and_(both, differ), joint, own), around)
+    file = pc.if_else(speaks, columns["path"], columns["license_file"])
     return {
-        "license": pc.coalesce(known, own, columns["stated_license"]),
-        "license_file": pc.if_else(pc.and_(known.is_null(), own.is_valid()), columns["path"], beside),
+        "license": pc.coalesce(known, stated),
+        "license_file": pc.if_else(known.is_valid(), nothing, file),
         "license_text": pc.if_else(known.is_valid(), nothing, columns["license_text"]),
     }
 
@@ -235,6 +271,7 @@ def _raw(texts: list[bytes], provenance: list[tuple[str, Origin, License]]) -> p
         "stated_license": pa.array([each.license for each in stated], pa.string()),
         "license_file": pa.array([each.file for each in stated], pa.string()),
         "license_text": pa.array([each.text for each in stated], pa.string()),
+        "precedence": pa.array([each.precedence for each in stated], pa.string()),
         "language": pa.nulls(len(texts), pa.string()),
         "license": pa.nulls(len(texts), pa.string()),
         "rank": pa.nulls(len(texts), pa.float64()),

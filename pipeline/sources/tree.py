@@ -10,12 +10,14 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 
 from codemill.pipeline.config import Source
 from codemill.pipeline.places import is_url
-from codemill.pipeline.sources.folders import Found, Repository, identity, list_folder
+from codemill.pipeline.sources.folders import Found, Repository, list_folder, look_into, repository_of
 from codemill.pipeline.sources.inputs import (
     Input,
     Split,
@@ -28,14 +30,16 @@ from codemill.pipeline.sources.inputs import (
     selector,
     text_bytes,
 )
-from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
+from codemill.pipeline.sources.sift import Gatherer, Origin, StatedTable
+from codemill.pipeline.sources.statements import STATEMENT_BYTES, may_state
 
+_REQUESTS = 16  # that are made of an object store at a time
 # What became a link since it was listed does not open, what became a pipe does not block.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def list_tree(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Split]:
-    """The splits of a tree source: `part` is its paths, their repository and its licence.
+    """The splits of a tree source: `part` is its paths, their origin, and what is stated of their licences.
 
     What cannot be listed goes to `losses`. Raises ConfigError as `find_inputs` does.
     """
@@ -43,9 +47,11 @@ def list_tree(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[S
     wanted = selector(source)
     for url, repository in itertools.chain(_single_files(inputs), _folders(inputs, losses)):
         taken = (file for file in repository.files if wanted is None or wanted(file.path))
-        repo = source.repo or repository.repo
+        origin = replace(repository.origin, repo=source.repo or repository.origin.repo)
+        statements = repository.statements()
         for files in cut(taken, lambda file: text_bytes(file.size_bytes), target_bytes):
-            part = {"paths": [file.path for file in files], "repo": repo, "license": repository.license}
+            stated = StatedTable.of([statements.of(repository.inside(file.path)) for file in files])
+            part = {"paths": [file.path for file in files], "origin": asdict(origin), "stated": asdict(stated)}
             stamp = fingerprint(part, [file.stamp for file in files])
             size_bytes = sum(text_bytes(file.size_bytes) for file in files)
             yield Split(source.name, url, source.kind, part, size_bytes, stamp)
@@ -55,25 +61,63 @@ def _single_files(inputs: list[Input]) -> Iterator[tuple[str, Repository]]:
     """Files that the source names one by one, by their folder; no ignore rule is asked about them."""
     named = (entry for entry in inputs if not entry.is_folder)
     for base, entries in itertools.groupby(named, key=lambda entry: entry.base):
-        name, license_id = (base.rstrip("/").rpartition("/")[2], None) if is_url(base) else identity(base)
-        yield base, Repository(name, license_id, [Found(e.name, e.size_bytes, e.stamp) for e in entries])
+        files = [Found(e.name, e.size_bytes, e.stamp) for e in entries]
+        if is_url(base):
+            yield base, Repository(Origin(base.rstrip("/").rpartition("/")[2]), files)
+            continue
+        repository = repository_of(base)
+        repository.files = files
+        folders = {""}  # between the base and the files; the base itself is not above itself
+        for file in files:
+            folder = file.path
+            while (folder := folder.rpartition("/")[0]) not in folders:
+                folders.add(folder)
+        for folder in sorted(folders):
+            full = join(base, folder) if folder else base
+            look_into(repository.candidates, full, (repository.above + folder).rstrip("/"), base)
+        yield base, repository
 
 
 def _folders(inputs: list[Input], losses: Gatherer) -> Iterator[tuple[str, Repository]]:
     for folder in inputs:
         if folder.is_folder and is_url(folder.base):
             files = [Found(each.name, each.size_bytes, each.stamp) for each in remote_files(folder.url)]
-            yield folder.url, Repository(folder.name, None, files)
+            repository = Repository(Origin(folder.name), files)
+            _gather_remote(repository, folder.url)
+            yield folder.url, repository
         elif folder.is_folder:
             found = list_folder(folder.url, lambda path, detail: losses.drop("unreadable", path, None, detail))
             yield from ((folder.url, repository) for repository in found)
 
 
+def _gather_remote(repository: Repository, url: str) -> None:
+    """Read what states licences in a folder given as a URL. Hidden files are not listed there."""
+    named = [file for file in repository.files if may_state(*_parted(file.path))]
+    wanted = [file.path for file in named if repository.candidates.wants(file.path, file.size_bytes)]
+
+    def read(path: str) -> bytes | None:
+        try:
+            return _read_remote(join(url, path), STATEMENT_BYTES)[1]
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        for path, content in zip(wanted, pool.map(read, wanted), strict=True):
+            repository.candidates.add(path, content)
+
+
+def _parted(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, name
+
+
 def read_tree(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
     """The files of a split. Opening and reading each is a call of the system: 12 microseconds a file, warm."""
-    paths, repo, license_id = split.part["paths"], split.part["repo"], split.part["license"]
+    paths, origin = split.part["paths"], Origin(**split.part["origin"])
+    stated = StatedTable(**split.part["stated"])
+    repo = origin.repo
     read = _read_remote if is_url(split.url) else _read_local
-    for path in paths:
+    for number, path in enumerate(paths):
         try:
             size_bytes, text = read(join(split.url, path), gatherer.max_size_bytes)
         except OSError as error:
@@ -82,7 +126,7 @@ def read_tree(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
             if text is None:
                 gatherer.drop_too_large(path, repo, size_bytes)
             else:
-                gatherer.add(text, path, Origin(repo), Stated(license_id))
+                gatherer.add(text, path, origin, stated.at(number))
         if gatherer.full:
             yield from gatherer.take()
 

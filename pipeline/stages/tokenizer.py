@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from codemill.errors import ConfigError, DataError
 from codemill.hashing import draws, id_words
@@ -33,8 +34,16 @@ from codemill.tokenize.tokenizer import Tokenizer, is_json, load_tokenizer
 from codemill.tokenize.tokenizer_json import with_special_tokens
 from codemill.tokenize.train import train_bpe
 
-VERSION = 1
-SAMPLE = schema_of("sample", [pa.field("text", pa.large_string())])
+VERSION = 2
+SAMPLE = schema_of(
+    "sample",
+    [
+        pa.field("text", pa.large_string()),
+        pa.field("draw", pa.uint64()),  # the sample's order
+        pa.field("size_bytes", pa.int64()),
+    ],
+)
+_SHORT, _WIDER = 0.5, 4.0  # a sample below this part of what is asked for is drawn again, from so many times as much
 MODEL = schema_of("model", [pa.field("model", pa.binary())])
 
 
@@ -115,13 +124,27 @@ def run_tokenizer(
 
 def _train(work: Work, config: TrainTokenizer, survivors: Survivors, sizes: list[int]) -> bytes:
     """Train in a worker, on the documents that the seed draws."""
-    share = min(1.0, config.sample_bytes / max(sum(sizes), 1))
-    sample = Mapped(part_rows(sizes), Sample(survivors, share, work.context.config.output.seed))
-    work.write(sample, {"sample": SAMPLE}, "sample")
-    paths = [str(part_path(work.folder, "sample", part)) for part in range(len(sizes))]
+    paths = [str(path) for path in _sample(work, config.sample_bytes, survivors, sizes)]
     train = Mapped(Rows(pa.table({"paths": pa.array([paths], pa.list_(pa.string()))})), Train(config))
     work.write(train, {"model": MODEL}, "train")
     return read_table(part_path(work.folder, "model", 0)).column("model")[0].as_py()
+
+
+def _sample(work: Work, sample_bytes: int, survivors: Survivors, sizes: list[int]) -> list[Place]:
+    """The files of a sample of about `sample_bytes` or more, where there is so much. Each document is drawn with the
+    same probability; a sample that is smaller than the documents may so hold none, and is then drawn from more."""
+    share, name, context = min(1.0, sample_bytes / max(sum(sizes), 1)), "sample", work.context
+    while True:
+        plan = Mapped(part_rows(sizes), Sample(survivors, share, context.config.output.seed))
+        parts = work.write(plan, {"sample": SAMPLE}, name, subfolders={"sample": name}, sums=("size_bytes",))
+        receipts = [receipt for part in parts for receipt in part]
+        drawn, documents = sum(receipt.sums["size_bytes"] for receipt in receipts), sum(r.rows for r in receipts)
+        if drawn >= _SHORT * sample_bytes or share == 1:
+            break
+        share, name = min(1.0, _WIDER * share), f"{name}-wider"
+    cut = f", cut to {sample_bytes:,}" if drawn > sample_bytes else ""
+    context.reporter.say(f"tokenizer: the sample is {documents:,} documents of {drawn:,} bytes{cut}")
+    return [work.folder / receipt.file for receipt in receipts]
 
 
 @dataclass(frozen=True)
@@ -135,8 +158,10 @@ class Sample:
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         for batch in self.survivors.read(row.column("part")[0].as_py(), ["id", "text"]):
             drawn = draws(id_words(batch.column("id")), self.seed, "tokenizer sample")
-            chosen = drawn.astype(np.float64) < self.share * 2.0**64
-            yield pa.RecordBatch.from_arrays([batch.column("text").filter(pa.array(chosen))], schema=SAMPLE)
+            chosen = pa.array(drawn.astype(np.float64) < self.share * 2.0**64)
+            texts = batch.column("text").filter(chosen)
+            sizes = pc.binary_length(texts).cast(pa.int64())
+            yield pa.RecordBatch.from_arrays([texts, pa.array(drawn).filter(chosen), sizes], schema=SAMPLE)
 
 
 @dataclass(frozen=True)
@@ -147,6 +172,21 @@ class Train:
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         batches = [batch for path in row.column("paths")[0].as_py() for batch in read_part(place(path))]
-        texts = pa.chunked_array([batch.column("text") for batch in batches], pa.large_string())
+        texts = cut_sample(pa.Table.from_batches(batches, SAMPLE), self.config.sample_bytes)
         trained = train_bpe(texts, self.config.vocabulary_size, self.config.character_coverage)
         yield pa.RecordBatch.from_arrays([pa.array([trained], pa.binary())], schema=MODEL)
+
+
+def cut_sample(sample: pa.Table, most_bytes: int) -> pa.ChunkedArray:
+    """large_string[n]: the texts of a sample, in whose order the first ones reach `most_bytes`; the last is cut, at a
+    character. sample: of SAMPLE."""
+    sizes = sample.column("size_bytes").to_numpy()
+    if sizes.sum() <= most_bytes:
+        return sample.column("text")
+    sample = sample.sort_by([("draw", "ascending"), ("text", "ascending")])
+    ends = np.cumsum(sample.column("size_bytes").to_numpy())
+    last = int(ends.searchsorted(most_bytes))
+    missing = most_bytes - (int(ends[last - 1]) if last else 0)
+    text = sample.column("text")[last].as_py().encode()[:missing].decode("utf-8", "ignore")
+    whole = sample.column("text").slice(0, last)
+    return pa.chunked_array([*whole.chunks, pa.array([text], pa.large_string())])

@@ -172,6 +172,7 @@ def verify(out: Place, workers: int | None, as_json: bool, quiet: bool) -> None:
 @_out
 @click.argument("ids_or_paths", nargs=-1, metavar="[ID_OR_PATH]...")
 @click.option("--ids", "ids_file", metavar="FILE", help="A text file of document ids, one a line.")
+@click.option("--repo", "repos", multiple=True, metavar="NAME", help="A repository; may be given several times.")
 @click.option("--repos", "repos_file", metavar="FILE", help="A text file of repositories, one a line.")
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
 @workers_option
@@ -181,6 +182,7 @@ def remove(
     out: Place,
     ids_or_paths: tuple[str, ...],
     ids_file: str | None,
+    repos: tuple[str, ...],
     repos_file: str | None,
     dry_run: bool,
     workers: int | None,
@@ -197,7 +199,7 @@ def remove(
     from codemill.pipeline.removal import remove as run
     from codemill.pipeline.removal_request import read_request
 
-    request = read_request(ids_or_paths, ids_file, repos_file)
+    request = read_request(ids_or_paths, ids_file, repos_file, repos)
     with _engine("local", workers, quiet) as (engine, _):
         told = run(out, request, engine, dry_run=dry_run)
     print_result(told if as_json else as_text(told, dry_run=dry_run), as_json)

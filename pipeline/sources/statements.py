@@ -1,0 +1,451 @@
+"""Who states the licence of a file: the nearest statement upward in its package or repository.
+
+Flows in: the paths of a package's files, and what some of them hold (those that `may_state` names). Flows out: for
+each path what is stated of it. A folder's licence files and package metadata make its statement together; a folder
+without one has that of the folder above. Metadata of installed Python packages speak of the files that their RECORD
+lists, REUSE's files of the paths that they name. Pure: folders, git trees and archives all come by here.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import posixpath
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from codemill.pipeline.notices import Notice
+from codemill.pipeline.sources.expressions import ids_in, joined
+from codemill.pipeline.sources.license_files import (
+    is_copyright_file,
+    is_license_file,
+    is_notice_file,
+    license_of,
+    pointer,
+    together,
+    with_claims,
+)
+from codemill.pipeline.sources.package_metadata import Claim, claim_of, is_metadata
+from codemill.pipeline.sources.reuse import Rule, dep5_rules, rules_of, tags, toml_rules
+from codemill.pipeline.sources.sift import Stated
+
+STATEMENT_BYTES = 1024 * 1024  # of a longer file nothing is read, and what it is for is unknown
+RECORD_BYTES = 16 * 1024 * 1024
+MOST_FILES = 100_000  # of a package that are read; what the others are for is unknown
+MOST_BYTES = 256 * 1024 * 1024  # of them all
+
+Files = Mapping[str, bytes | None]  # path -> content; null = it is there, and was not read
+_DISTRIBUTIONS = (".dist-info", ".egg-info")
+_BESIDE = {"REUSE.toml", "RECORD", "top_level.txt"}
+_REUSE_TEXTS = "LICENSES"
+
+
+def may_state(folder: str, name: str) -> bool:
+    """Whether a file may state a licence. folder: its path, '' = the top."""
+    if _name_may_state(name):
+        return True
+    return folder.endswith((_REUSE_TEXTS, ".dist-info/licenses", ".dist-info/license_files")) or (
+        name == "dep5" and folder.endswith(".reuse")
+    )
+
+
+@functools.lru_cache(65_536)
+def _name_may_state(name: str) -> bool:
+    tests = (is_license_file, is_metadata, is_copyright_file, is_notice_file)
+    return name in _BESIDE or name.endswith(".license") or any(test(name) for test in tests)
+
+
+class Candidates:
+    """Gathers what may state a licence, within bounds."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes | None] = {}
+        self._links: dict[str, str] = {}
+        self._bytes = 0
+
+    def wants(self, path: str, size_bytes: int) -> bool:
+        """Whether a file that may state a licence is to be read; what is not is noted as unread."""
+        most = RECORD_BYTES if path.endswith("/RECORD") else STATEMENT_BYTES
+        fits = (
+            size_bytes <= most
+            and len(self.files) < MOST_FILES
+            and self._bytes + size_bytes <= MOST_BYTES
+        )
+        if not fits:
+            self.files[path] = None
+        return fits
+
+    def add(self, path: str, content: bytes | None) -> None:
+        """The content of a file that was wanted; null = it cannot be read."""
+        self.files[path] = content
+        self._bytes += len(content or b"")
+
+    def link(self, path: str, target: str) -> None:
+        """A link to another file, by a path relative to the link's folder."""
+        self.files[path] = None
+        self._links[path] = posixpath.normpath(
+            posixpath.join("/", path.rpartition("/")[0], target)
+        ).lstrip("/")
+
+    def resolved(self) -> dict[str, bytes | None]:
+        """All files, links with the content of what they name; what they name and is none of the files is unread."""
+        return self.files | {path: self.files.get(target) for path, target in self._links.items()}
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What a folder itself states."""
+
+    license: str | None
+    file: str
+    notice: Notice | None
+    families: tuple[str, ...] = ()  # vague words: only a statement above may make them one licence
+
+
+class Statements:
+    """What a package's files state, for each of its paths."""
+
+    def __init__(
+        self, paths: Sequence[str], files: Files, show: Callable[[str], str] = str
+    ) -> None:
+        """paths: those that will be asked about. show: a path of the package -> as it is shown in `Stated.file`."""
+        self._files, self._show = files, show
+        self._by_folder: dict[str, dict[str, bytes | None]] = {}
+        for path in sorted(files):
+            folder, _, name = path.rpartition("/")
+            self._by_folder.setdefault(folder, {})[name] = files[path]
+        self._nearest: dict[str, tuple[Stated, str]] = {}
+        self.notices: dict[str, Notice] = {}
+        self._owners = _Owners(self._by_folder, self._distribution)
+        self._rules, self._broken = self._read_rules()
+        self._ruled = self._match(paths)
+
+    def of(self, path: str) -> Stated:
+        """What is stated of the file at a path."""
+        folder = path.rpartition("/")[0]
+        nearest, at = self._nearest_of(folder)
+        owner = self._owners.of(path)
+        if owner is not None and (nearest.file is None or len(owner[1]) >= len(at)):
+            nearest, at = owner
+        beside = self._files.get(f"{path}.license", b"")
+        if beside is None or "SPDX-License-Identifier:" in beside.decode("utf-8", "replace"):
+            stated = None if beside is None else tags(beside.decode("utf-8", "replace"))
+            return self._stated(stated, f"{path}.license", nearest, "override")
+        rules = [self._rules[number] for number in self._ruled.get(path, ())]
+        return self._by_rules(rules, nearest, at) if rules else nearest
+
+    def _by_rules(self, rules: list[Rule], nearest: Stated, at: str) -> Stated:
+        """What REUSE's annotations say of a file: the top one that overrides, else the deepest, and what aggregates."""
+        rules = sorted(rules, key=lambda rule: rule.folder.count("/"))
+        top = next((rule for rule in rules if rule.precedence == "override"), None)
+        if top is not None:
+            return self._stated(top.license, top.file, nearest, "override")
+        chosen = [rule for rule in rules if rule is rules[-1] or rule.precedence == "aggregate"]
+        stated = _all(rule.license for rule in chosen)
+        is_nearer = nearest.file is not None and len(at) > len(rules[-1].folder.rstrip("/"))
+        if (
+            is_nearer and nearest.license != stated
+        ):  # a licence file below the annotations: both hold
+            stated = _all([stated, nearest.license])
+        return self._stated(stated, rules[-1].file, nearest, rules[-1].precedence)
+
+    def _stated(
+        self, license_id: str | None, file: str, nearest: Stated, precedence: str
+    ) -> Stated:
+        return Stated(license_id, self._show(file), self._text_for(license_id, nearest), precedence)
+
+    def _text_for(self, license_id: str | None, nearest: Stated) -> str | None:
+        """The id of the nearest texts, where the licence's is among them."""
+        notice = self.notices.get(nearest.text) if nearest.text else None
+        has = (
+            notice is not None
+            and license_id is not None
+            and ids_in(license_id) <= ids_in(notice.license or "")
+        )
+        return nearest.text if has else None
+
+    def _nearest_of(self, folder: str) -> tuple[Stated, str]:
+        """The nearest statement of a folder and those above it, and the folder of that."""
+        way = [folder]
+        while way[-1] not in self._nearest and way[-1]:
+            way.append(way[-1].rpartition("/")[0])
+        known = self._nearest.get(way[-1])
+        for each in reversed(way if known is None else way[:-1]):
+            above = known or (Stated(), "")
+            own = self._own(each)
+            stated = self._settled(own, above[0]) if isinstance(own, _Own) else own
+            known = above if stated is None else (stated, each)
+            self._nearest[each] = known
+        return known or (Stated(), "")
+
+    def _settled(self, own: _Own, above: Stated) -> Stated:
+        """A folder's own statement as that of its files; it may need what stands above it."""
+        is_vague = bool(own.families) and own.license is None
+        if (
+            is_vague
+            and above.license
+            and all(key.lower().startswith(own.families) for key in ids_in(above.license))
+        ):
+            return above
+        if own.notice is None:
+            return self._stated(own.license, own.file, above, "closest")
+        self.notices[own.notice.id] = own.notice
+        return Stated(own.license, self._show(own.file), own.notice.id)
+
+    def _own(self, folder: str) -> _Own | Stated | None:
+        """What the files directly in a folder state together; None where they state nothing."""
+        if self._owners.knows(folder):
+            return self._owners.statement(folder)
+        files = self._by_folder.get(folder, {})
+        start = f"{folder}/" if folder else ""
+        broken = (
+            f"{start}REUSE.toml" if f"{start}REUSE.toml" in self._broken else f"{start}.reuse/dep5"
+        )
+        if broken in self._broken:
+            return _Own(None, broken, None)
+        own = self._compose(folder, files)
+        reuse = {
+            f"{_REUSE_TEXTS}/{name}": text
+            for name, text in self._by_folder.get(start + _REUSE_TEXTS, {}).items()
+        }
+        if own is None and not reuse:
+            return self._owners.whole(folder)
+        if own is None:
+            return _Own(together(reuse), start + min(reuse), _notice({**reuse, **_notices(files)}))
+        return (
+            own
+            if not reuse or own.notice is None
+            else _Own(own.license, own.file, _notice({**_texts(files), **reuse}))
+        )
+
+    def _compose(self, folder: str, files: Mapping[str, bytes | None]) -> _Own | None:
+        """The statement of licence files and metadata that lie together."""
+        start = f"{folder}/" if folder else ""
+        claims = {
+            name: claim
+            for name in files
+            if is_metadata(name) and (claim := _claim(name, files[name]))
+        }
+        texts = {name: files[name] for name in files if is_license_file(name)}
+        if not texts and not claims:
+            texts = {name: files[name] for name in files if is_copyright_file(name)}
+        for claim in claims.values():
+            texts |= self._named(folder, claim)
+        texts = {name: self._followed(folder, text) for name, text in texts.items()}
+        if not texts and not claims:
+            return None
+        has_text = bool(texts)
+        license_id = with_claims(
+            together(texts) if texts else None, has_text, list(claims.values())
+        )
+        families = (
+            tuple(claim.family for claim in claims.values() if claim.family) if not has_text else ()
+        )
+        notice = _notice({**texts, **_notices(files)}) if has_text else None
+        return _Own(license_id, start + _decider(license_id, texts, claims), notice, families)
+
+    def _named(self, folder: str, claim: Claim) -> dict[str, bytes | None]:
+        """The licence file that metadata name; where it is not there, what they state is unknown."""
+        if claim.file is None:
+            return {}
+        path = posixpath.normpath(posixpath.join(folder, claim.file))
+        return {claim.file: self._files.get(path)}
+
+    def _followed(self, folder: str, text: bytes | None) -> bytes | None:
+        """A licence file's content, or that of the one that it only points to."""
+        target = None if text is None else pointer(text)
+        if target is None:
+            return text
+        return self._files.get(posixpath.normpath(posixpath.join(folder, target)), text)
+
+    def _distribution(self, folder: str, more: Mapping[str, bytes | None]) -> Stated | None:
+        """What an installed Python distribution states in its `.dist-info`. more: licence files beside that."""
+        files = {**more, **self._by_folder.get(folder, {})}
+        for below in ("licenses", "license_files"):
+            files |= self._by_folder.get(f"{folder}/{below}", {})
+        own = self._compose(folder, files)
+        if own is None:
+            return None
+        file = own.file
+        if file not in self._files:
+            name = file.rpartition("/")[2]
+            places = (
+                f"{folder}/licenses/{name}",
+                f"{folder}/license_files/{name}",
+                f"{folder.rpartition('/')[0]}/{name}",
+            )
+            file = next(
+                (place.lstrip("/") for place in places if place.lstrip("/") in self._files), file
+            )
+        return self._settled(_Own(own.license, file, own.notice), Stated())
+
+    def _read_rules(self) -> tuple[list[Rule], set[str]]:
+        """REUSE's rules, and the files of rules that cannot be read."""
+        rules: list[Rule] = []
+        broken: set[str] = set()
+        for path, content in self._files.items():
+            is_toml = path.rpartition("/")[2] == "REUSE.toml"
+            if not is_toml and path != ".reuse/dep5":
+                continue
+            try:
+                if content is None:
+                    raise ValueError("not read")
+                found = toml_rules(path, content) if is_toml else dep5_rules(path, content)
+                rules_of(found, [])
+            except (ValueError, RecursionError):
+                broken.add(path)
+            else:
+                rules += found
+        return rules, broken
+
+    def _match(self, paths: Sequence[str]) -> dict[str, list[int]]:
+        if not self._rules:
+            return {}
+        return {paths[row]: numbers for row, numbers in rules_of(self._rules, list(paths)).items()}
+
+
+class _Owners:
+    """Which installed Python distribution a file belongs to, as the RECORDs say."""
+
+    def __init__(
+        self,
+        by_folder: Mapping[str, dict[str, bytes | None]],
+        state: Callable[[str, Mapping[str, bytes | None]], Stated | None],
+    ) -> None:
+        self._by_path: dict[str, str] = {}
+        self._by_folder: dict[str, str | None] = {}  # null = of several
+        self._whole: dict[str, list[str]] = {}  # folder -> distributions in it that list no files
+        self._files, self._state = by_folder, state
+        self._stated: dict[str, Stated | None] = {}
+        self._metadata: set[str] = set()
+        self._beside: dict[str, list[str]] = {}
+        folders = {re.sub(r"\.dist-info/.*", ".dist-info", folder) for folder in by_folder}
+        for folder in sorted(each for each in folders if each.endswith(_DISTRIBUTIONS)):
+            is_source = folder.endswith(".egg-info") and any(
+                map(is_license_file, by_folder.get(_parent(folder), ()))
+            )
+            if not is_source:  # a source tree's own files say more
+                self._add(folder, by_folder.get(folder, {}))
+
+    def of(self, path: str) -> tuple[Stated, str] | None:
+        """The statement of a path's distribution, and the folder that its RECORD is relative to."""
+        if not self._by_folder:
+            return None
+        owner = self._by_path.get(path)
+        folder = path
+        while owner is None and folder and (owner := self._by_folder.get(folder)) is None:
+            if folder in self._by_folder and folder != path:
+                return None
+            folder = folder.rpartition("/")[0]
+        stated = None if owner is None else self.statement(owner)
+        return None if stated is None or owner is None else (stated, owner.rpartition("/")[0])
+
+    def knows(self, folder: str) -> bool:
+        """Whether a folder holds the metadata of a distribution."""
+        return folder in self._metadata
+
+    def whole(self, folder: str) -> Stated | None:
+        """The statement of the only distribution in a folder, where that lists no files."""
+        there = self._whole.get(folder, [])
+        return self.statement(there[0]) if len(there) == 1 else None
+
+    def statement(self, owner: str) -> Stated | None:
+        """What a distribution states, given by its folder of metadata."""
+        if owner not in self._stated:
+            base = owner.rpartition("/")[0]
+            beside = self._files.get(base, {})
+            more = {name: beside[name] for name in self._beside.get(owner, ()) if name in beside}
+            self._stated[owner] = self._state(owner, more)
+        return self._stated[owner]
+
+    def _add(self, owner: str, files: Mapping[str, bytes | None]) -> None:
+        base = owner.rpartition("/")[0]
+        start = f"{base}/" if base else ""
+        self._by_folder[owner] = owner
+        self._metadata.add(owner)
+        listed = _recorded(files.get("RECORD") or b"")
+        for name in listed:
+            path = posixpath.normpath(start + name)
+            if path.startswith("../") or not path.startswith(start):
+                continue
+            self._by_path[path] = owner
+            folder = path.rpartition("/")[0]
+            if folder == base:
+                self._beside.setdefault(owner, []).append(path.removeprefix(start))
+            else:
+                self._by_folder[folder] = (
+                    owner if self._by_folder.get(folder, owner) == owner else None
+                )
+        if not listed:
+            tops = (files.get("top_level.txt") or b"").decode("utf-8", "replace").split()
+            for top in tops[:1000]:
+                for path in (start + top, f"{start}{top}.py"):
+                    self._by_folder[path] = (
+                        owner if self._by_folder.get(path, owner) == owner else None
+                    )
+            self._whole.setdefault(base, []).append(owner)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _recorded(content: bytes) -> list[str]:
+    """The paths that a RECORD lists."""
+    try:
+        return [
+            row[0]
+            for row in csv.reader(content.decode("utf-8", "replace").splitlines())
+            if row and row[0]
+        ]
+    except csv.Error:
+        return []
+
+
+def _all(licenses: object) -> str | None:
+    """All of some expressions together; null where one of them is not known."""
+    found = list(licenses)  # type: ignore[call-overload]
+    return joined(found, "AND") if found and None not in found else None
+
+
+def _claim(name: str, content: bytes | None) -> Claim | None:
+    return Claim(is_refusal=True) if content is None else _claim_of(name, content)
+
+
+@functools.lru_cache(4096)
+def _claim_of(name: str, content: bytes) -> Claim | None:
+    return claim_of(name, content)
+
+
+def _decider(
+    license_id: str | None, texts: Mapping[str, bytes | None], claims: Mapping[str, Claim]
+) -> str:
+    """The name of the file that decided."""
+    refusals = [name for name in sorted(claims) if claims[name].is_refusal]
+    if refusals or not texts:
+        return (refusals or sorted(claims))[0]
+    unknown = [
+        name for name, text in sorted(texts.items()) if text is None or license_of(text) is None
+    ]
+    return (unknown or sorted(texts))[0] if license_id is None else min(texts)
+
+
+def _notices(files: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
+    return {name: text for name, text in files.items() if is_notice_file(name)}
+
+
+def _texts(files: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
+    return {
+        name: text for name, text in files.items() if is_license_file(name) or is_notice_file(name)
+    }
+
+
+def _notice(texts: Mapping[str, bytes | None]) -> Notice | None:
+    """The notice that is made of some files; None where none was read."""
+    read = {name: text for name, text in sorted(texts.items()) if text is not None}
+    if not read:
+        return None
+    known = [license_id for text in read.values() if (license_id := license_of(text))]
+    plain = tuple(text.decode("utf-8-sig", "replace") for text in read.values())
+    return Notice(joined(known, "AND") if known else None, tuple(read), plain)
