@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from codemill.errors import ConfigError, RunError
+from codemill.pipeline.s3_keys import SlashedKeys, has_empty_part
 
 # Of a request that fails: 25 ms before the second try, then twice as long each time. (Arrow's "standard" strategy
 # has a hundred retries for the whole life of a client, and then none.)
@@ -61,6 +62,8 @@ def filesystem(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
     Raises ConfigError where neither knows it.
     """
     scheme, _, rest = url.partition("://")
+    if scheme == "s3" and has_empty_part(rest):
+        return _slashed_keys(rest.partition("/")[0]), rest
     if scheme in ("s3", "gs"):
         return _object_store(scheme, rest.partition("/")[0]), rest
     try:
@@ -92,12 +95,17 @@ def _object_store(scheme: str, bucket: str) -> pyarrow.fs.FileSystem:
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _slashed_keys(bucket: str) -> pyarrow.fs.FileSystem:
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(SlashedKeys(f"s3://{bucket}")))
+
+
 @contextlib.contextmanager
 def reached(url: str | Place) -> Iterator[None]:
     """Turn what a file system raises into a RunError that says where, and the way out."""
     try:
         yield
-    except OSError as error:
+    except (OSError, pa.ArrowInvalid) as error:  # the latter where a client refuses to name such an object
         told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(
             f"{url}: cannot be reached: {told}; check the address, the network and the credentials"
@@ -157,7 +165,7 @@ class RemotePath:
             return pa.PythonFile(_RemoteFile(self, system.open_input_file(path)), "r")
         except FileNotFoundError:
             raise
-        except OSError as error:
+        except (OSError, pa.ArrowInvalid) as error:
             with reached(self):
                 raise error
 

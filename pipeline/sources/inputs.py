@@ -10,7 +10,6 @@ import glob
 import hashlib
 import json
 import os
-import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from codemill.pipeline.places import RemotePath, filesystem, is_url, local_path,
 _ESCAPE = "\ufffd"  # stands before two hex digits where a file name is no UTF-8
 _LARGE_FILE_BYTES = 16 * 1024 * 1024
 _ITEMS_PER_SPLIT = 16_384  # bounds what a split holds in memory
+_EMPTY_PART = "\x01"  # no key has it
 _WILDCARD = re.compile(r"[*?\[]")
 
 T = TypeVar("T")
@@ -197,17 +197,29 @@ def _remote(url: str) -> Iterator[Input]:
     url = url.rstrip("/")
     scheme, _, rest = url.partition("://")
     wild = _WILDCARD.search(rest)
-    base = f"{scheme}://{_fixed_part(rest) if wild else posixpath.dirname(rest)}"
-    if not wild:
-        info = RemotePath(url).info()
-        if info.type != pyarrow.fs.FileType.NotFound:
-            yield _remote_input(filesystem(url)[0], base, rest.rpartition("/")[2], info)
+    info = RemotePath(url).info()  # an object whose name looks like a pattern comes before the pattern
+    if info.type != pyarrow.fs.FileType.NotFound:
+        base, name = _base_and_name(rest)
+        yield _remote_input(filesystem(url)[0], f"{scheme}://{base}", name, info)
+    if info.type != pyarrow.fs.FileType.NotFound or not wild:
         return
-    pattern = url[len(base) :].lstrip("/")
-    matches = pathspec.GitIgnoreSpec.from_lines([f"/{pattern}"])
-    for entry in remote_files(base, recursive="/" in pattern or "**" in pattern):
-        if matches.match_file(entry.name):
+    base = _fixed_part(rest).rstrip("/")
+    pattern = rest[len(base) + 1 :]
+    matches = pathspec.GitIgnoreSpec.from_lines([f"/{_without_empty_parts(pattern)}"])
+    for entry in remote_files(f"{scheme}://{base}", recursive="/" in pattern or "**" in pattern):
+        if matches.match_file(_without_empty_parts(entry.name)):
             yield entry
+
+
+def _base_and_name(path: str) -> tuple[str, str]:
+    """The folder and the name of `bucket/key`; a key with empty parts is cut before the first of them."""
+    base, _, name = path.partition("//") if "//" in path else path.rpartition("/")
+    return base, f"/{name}" if "//" in path else name
+
+
+def _without_empty_parts(name: str) -> str:
+    """A name or pattern with a mark in each empty part, which patterns would otherwise leave out."""
+    return "/".join(part or _EMPTY_PART for part in name.split("/"))
 
 
 def remote_files(base: str, recursive: bool = True) -> list[Input]:
@@ -216,7 +228,8 @@ def remote_files(base: str, recursive: bool = True) -> list[Input]:
         system, root = filesystem(base)
         infos = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     files = [info for info in infos if info.type == pyarrow.fs.FileType.File]
-    named = [(info.path.removeprefix(root).lstrip("/"), info) for info in files]
+    start = len(root) + (not root.endswith("/"))
+    named = [(info.path[start:] if info.path.startswith(root) else info.path, info) for info in files]
     return sorted(
         (_remote_input(system, base, name, info) for name, info in named if not is_hidden(name)),
         key=lambda entry: entry.name,
