@@ -117,7 +117,7 @@ def test_a_part_of_a_work_tree_is_under_what_stands_above_it_and_no_further(tmp_
     write(tmp_path, {"w/LICENSE": MIT})
     found = licences(whole)
     assert found["a.py"] == ("MIT", "../LICENSE") and found["deep/b.py"] == (
-        "GPL-3.0",
+        "GPL-3.0-only",
         "deep/LICENSE",
     )
     one = licences(
@@ -127,9 +127,9 @@ def test_a_part_of_a_work_tree_is_under_what_stands_above_it_and_no_further(tmp_
             path=[str(tmp_path / f"w/lib/{name}") for name in ("a.py", "deep/b.py")],
         )
     )
-    assert one == {"a.py": ("MIT", "../LICENSE"), "b.py": ("GPL-3.0", "LICENSE")}
+    assert one == {"a.py": ("MIT", "../LICENSE"), "b.py": ("GPL-3.0-only", "LICENSE")}
     few = licences(Source(name="s", kind="tree", path=str(tmp_path / "w/**/*.py")))
-    assert few == {"lib/a.py": ("MIT", "LICENSE"), "lib/deep/b.py": ("GPL-3.0", "lib/deep/LICENSE")}
+    assert few == {"lib/a.py": ("MIT", "LICENSE"), "lib/deep/b.py": ("GPL-3.0-only", "lib/deep/LICENSE")}
 
 
 def test_a_link_to_a_licence_counts_inside_the_folder_and_is_unknown_outside(
@@ -201,7 +201,7 @@ def test_what_reuse_says_beside_a_file_goes_with_its_own_word(tmp_path: Path) ->
     found = licences(Source(name="s", kind="tree", path=str(tmp_path)))
     assert {path: found[path][0] for path in files} == {
         "closest/own.py": "MIT", "closest/none.py": "GPL-3.0-only",
-        "aggregate/own.py": "(MIT) AND GPL-3.0-only", "aggregate/none.py": "GPL-3.0-only",
+        "aggregate/own.py": "(MIT) AND (GPL-3.0-only)", "aggregate/none.py": "GPL-3.0-only",
         "override/own.py": "GPL-3.0-only", "override/none.py": "GPL-3.0-only",
     }  # fmt: skip
     assert found["a.py"] == ("ISC", "a.py.license")

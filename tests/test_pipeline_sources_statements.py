@@ -77,10 +77,10 @@ ALONE = [
     ],
     # several texts
     ({"LICENSE-MIT": MIT, "LICENSE-APACHE": APACHE}, "MIT OR Apache-2.0", "LICENSE-APACHE"),
-    ({"LICENSE-MIT": MIT, "LICENSE-GPL": GPL}, "MIT AND GPL-3.0", "LICENSE-GPL"),
-    ({"LICENSE": MIT, "COPYING": GPL}, "MIT AND GPL-3.0", "COPYING"),
-    ({"COPYING": GPL, "COPYING.LESSER": TEXT["LGPL-3.0"]}, "LGPL-3.0", "COPYING"),
-    ({"COPYING": TEXT["GPL-2.0"], "COPYING.LESSER": TEXT["LGPL-2.1"]}, "LGPL-2.1", "COPYING"),
+    ({"LICENSE-MIT": MIT, "LICENSE-GPL": GPL}, "MIT AND GPL-3.0-only", "LICENSE-GPL"),
+    ({"LICENSE": MIT, "COPYING": GPL}, "MIT AND GPL-3.0-only", "COPYING"),
+    ({"COPYING": GPL, "COPYING.LESSER": TEXT["LGPL-3.0"]}, "LGPL-3.0-only", "COPYING"),
+    ({"COPYING": TEXT["GPL-2.0"], "COPYING.LESSER": TEXT["LGPL-2.1"]}, "LGPL-2.1-only", "COPYING"),
     ({"LICENSE": MIT, "LICENSE.enterprise": OTHER}, None, "LICENSE.enterprise"),
     (
         {
@@ -98,7 +98,7 @@ ALONE = [
     ),
     ({"COPYRIGHT": "Copyright 2020 Somebody. All rights reserved.\n"}, None, "COPYRIGHT"),
     # metadata and texts
-    ({"LICENSE": GPL, "package.json": '{"license": "MIT"}'}, "MIT AND GPL-3.0", "LICENSE"),
+    ({"LICENSE": GPL, "package.json": '{"license": "MIT"}'}, "MIT AND GPL-3.0-only", "LICENSE"),
     ({"LICENSE": MIT, "package.json": '{"license": "MIT"}'}, "MIT", "LICENSE"),
     ({"LICENSE": OTHER, "package.json": '{"license": "MIT"}'}, None, "LICENSE"),
     ({"LICENSE": MIT, "package.json": '{"license": "UNLICENSED"}'}, None, "package.json"),
@@ -187,7 +187,7 @@ BELOW = [
     (
         {"LICENSES/MIT.txt": MIT, "LICENSES/GPL-3.0-only.txt": GPL},
         "a.py",
-        "MIT AND GPL-3.0",
+        "MIT AND GPL-3.0-only",
         "LICENSES/GPL-3.0-only.txt",
     ),
     (
@@ -219,7 +219,7 @@ BELOW = [
     (
         {"REUSE.toml": reuse('"**"', '"MIT"'), "v/LICENSE": GPL},
         "v/x.py",
-        "MIT AND GPL-3.0",
+        "MIT AND GPL-3.0-only",
         "REUSE.toml",
     ),
     ({"LICENSE": MIT, "REUSE.toml": "version = ["}, "a.py", None, "REUSE.toml"),
@@ -269,7 +269,7 @@ INSTALLED = [
             "q-1.dist-info/RECORD": "ns/q.py,,\n",
         },
         "ns/q.py",
-        "GPL-3.0",
+        "GPL-3.0-only",
         "q-1.dist-info/licenses/LICENSE",
     ),
     (
@@ -290,7 +290,7 @@ INSTALLED = [
             "p/v/LICENSE": GPL,
         },
         "p/v/x.py",
-        "GPL-3.0",
+        "GPL-3.0-only",
         "p/v/LICENSE",
     ),
     (
@@ -320,7 +320,7 @@ INSTALLED = [
             "s/p.egg-info/top_level.txt": "p\n",
         },
         "s/p/a.py",
-        "GPL-3.0",
+        "GPL-3.0-only",
         "s/LICENSE",
     ),
 ]

@@ -149,13 +149,13 @@ def _license(columns: dict[str, pa.Array], source: Source) -> dict[str, pa.Array
     if source.license is not None or not known.null_count:
         licenses = known if source.license is None else pc.fill_null(known, source.license)
         return {"license": licenses, "license_file": nothing, "license_text": nothing}
-    own = header_licenses(columns["text"])
-    speaks = own.is_valid()
+    own, states = header_licenses(columns["text"])
+    speaks = pa.array(states)  # what it says may be null: not understood, and then nothing around it helps
     around, precedence = columns["stated_license"], columns["precedence"]
     speaks = pc.and_(speaks, pc.fill_null(pc.not_equal(precedence, "override"), True))
     both = pc.fill_null(pc.equal(precedence, "aggregate"), False)
     differ = pc.fill_null(pc.not_equal(own, around), True)
-    joint = pc.binary_join_element_wise(pc.binary_join_element_wise("(", own, ")", ""), around, " AND ")
+    joint = pc.binary_join_element_wise("(", own, ") AND (", around, ")", "")
     stated = pc.if_else(speaks, pc.if_else(pc.and_(both, differ), joint, own), around)
     file = pc.if_else(speaks, columns["path"], columns["license_file"])
     return {

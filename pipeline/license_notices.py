@@ -1,0 +1,211 @@
+"""What a comment says of a licence in prose: notices, `License: X`, whole texts, claims that forbid.
+
+Flows in: one comment. Flows out: its statements, each an SPDX expression, or None where it is not understood or takes
+rights away.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from codemill.pipeline.license_names import named_expression
+from codemill.pipeline.license_texts import read_licenses
+
+MAX_CHARACTERS = 16_384
+
+
+class Statement(NamedTuple):
+    """One statement of a licence."""
+
+    expression: str | None  # None: not understood
+    restricts: bool = False  # it takes rights away, whatever else a file states
+
+
+def _any_of(lines: str) -> str:
+    """The alternatives of a pattern over words, one or several a line."""
+    return "(?:" + "|".join(filter(None, map(str.strip, lines.split("\n")))) + ")"
+
+
+_USES = "(?:academic|educational|personal|internal|research|evaluation|private|noncommercial)"
+# Claims, over words: nothing is granted, or not to all and for all.
+_CLAIMS = re.compile(
+    " "
+    + _any_of(rf"""
+    proprietary and confidential|confidential and proprietary|strictly (?:prohibited|forbidden)
+    unauthorized (?:copying|use|reproduction|distribution|duplication|disclosure)
+    (?:is|are|contains?) (?:[a-z]+ ){{0,4}}(?:confidential|proprietary)
+    (?:company|trade secret|proprietary) (?:confidential|secrets?|information|software|license)
+    (?:do not|(?:may|must|shall|can) not be|cannot be|not to be) (?:copied|copy|(?:re)?distributed?|reproduced?|shared?)
+    (?:do not|(?:may|must|shall|can) not be|cannot be|not to be) (?:sold|disclosed?)
+    may not be used (?:for|by|in (?!advertising)|without a)
+    non commercial|not (?:be used )?for (?:any )?commercial|(?:no|without) commercial
+    {_USES} (?:use|purposes?|and [a-z]+ use)(?: only)?|good not evil
+    (?:train|training|trained)(?: of| on| or [a-z]+)?(?: an?| any)? (?:ai|ml|machine|models?|llms?|artificial|neural)
+    (?:ai|ml|model|llm) training|commons clause
+    (?:business|server side|elastic|sustainable|functional) (?:source|public|use)? ?license
+    (?:nuclear facilit|military|weapon)\w*|requires? (?:a |an )?(?:commercial|paid|valid|separate) license
+    all use (?:is )?subject to|license agreement(?: with)?(?= (?:between|with))|(?:commercial|proprietary) license
+    """)
+    + "(?= |$)"
+)
+# Words of licences whose text grants; where they stand and no licence is recognized, the text was changed.
+_GRANTS = re.compile(
+    " "
+    + _any_of("""
+    permission is (?:hereby )?granted|permission to use copy
+    redistribution and use in source|redistributions (?:of|in) (?:source|binary)
+    redistribution (?:is|are) (?:not )?permitted
+    """)
+    + "(?= |$)"
+)
+_GNU = re.compile(
+    r" (?:gnu (?:(?P<kind>affero|lesser|library) )?general public license|(?:gnu )?(?P<short>[al]?gpl))"
+    r"(?P<after>(?: [^ ]+){0,40})"
+)
+_GRANTED_BEFORE = re.compile(r" (?:under|terms of|conditions of|licensed|license|either)(?: [^ ]+){0,7}$")
+_CITED_BEFORE = re.compile(
+    r" (?:see|copy|received|details|compatible with|text|than|to|through|file)(?: of)?(?: the)?(?: [^ ]+)?$"
+)
+_VERSION = re.compile(
+    r"^(?: v| version| ver| license| [al]?gpl| as published by the free software foundation| either| only| the| that is"
+    r"| of| under| terms| software)*(?: ?v?(?P<major>[1-3])(?: (?P<minor>[0-9])(?= ))?)(?= |$)"
+)
+_VERSION_BEFORE = re.compile(
+    r" version (?P<major>[1-3])(?: (?P<minor>[0-9]))?(?: only)?(?: or(?: at your option)? any later version)?"
+    r" of the$"
+)
+_LATER = re.compile(
+    r" (?:(?:or )?(?:at your (?:option|choice) )?(?:or )?any (?:later|newer)"
+    r"|or (?:later|newer|higher|above|greater)|and later)(?= |$)"
+)
+_UNDER = re.compile(
+    r"(?i)\b(?P<how>licen[sc]ed|licensing|released|distributed|redistributed|available|provided|published|governed"
+    r"|covered)[ \t]+(?:under|by)\s+(?P<name>[^\n]{1,200}(?:\n[^\n]{0,200})?)"
+)
+_UNKNOWN_NAME = re.compile(r"(?:the\s+)?(?:[A-Z][\w.&-]*\s+){1,6}(?:[Ll]icen[cs]e|LICENSE|EULA)")
+_BEFORE_NAME = re.compile(
+    r"(?i)^(?:the\s+)?(?:(?:terms?(?:\s+and\s+conditions?)?|conditions?)\s+of\s+)?"
+    r"(?:(?:both|either)\s+(?:of\s+)?(?:the\s+)?(?:terms\s+of\s+)?)?(?:the\s+)?"
+)
+_NAMED = re.compile(
+    r"(?im)^[\W_]*(?:(?P<at>[@\\]licen[sc]e)[ \t]*:?|(?P<key>licen[sc]e)[ \t]*[:=](?![:=]))[ \t]*(?P<name>[^\r\n]*)"
+    r"|(?P<inner>[@\\]licen[sc]e)[ \t]+(?P<value>[^\r\n]*)"
+)
+_NAME_END = re.compile(r"\*/|-->|\s[|;]\s|\s-\s|\s{3,}|(?<!\d)\.\s|\. *$")
+# What follows "license:" where no licence is named.
+_ELSEWHERE = re.compile(
+    r"(?i)^\W*(?:(?:see|refer|read|check|found|as described|as per|this|these|that|which|such|an?|in|at|its|their|my"
+    r"|our|your|same|none|n/?a|unknown|todo|tbd|str|string|optional|licen[sc]e|terms|both|certain|different|any|one|some|no"
+    r"|conditions|version|copyright|full|text|all|the (?:same|following|above|license|terms))\b"
+    r"|https?:|file:|www\.|\(c\)|[${%<]|the[ \t]*$)"
+)
+# Names of a family of permissive licences, or of no licence: the repository's own licence decides.
+_VAGUE = re.compile(
+    r"(?i)(?:the )?(?:bsd|public domain|open source)(?:[ -](?:style|like|licen[cs]e\w*))*[ .,;]*"
+    r"(?:$|\(|see\b|[,;.] see\b|for\b|\W*$)"
+)
+_TAG_LINE = re.compile(
+    r"(?m)[^\n]*SPDX-(?:License-Identifier|LicenseComments|SnippetCopyrightText|FileCopyrightText):[^\n]*"
+)
+_KINDS = {"affero": "AGPL", "lesser": "LGPL", "library": "LGPL"}
+
+
+def statements_of(comment: str) -> tuple[Statement, ...]:
+    """What one comment states of the licence of the file that it stands in, in no order."""
+    comment = comment[:MAX_CHARACTERS]
+    plain = _without_marks(_TAG_LINE.sub("", comment))
+    words, texts = read_licenses(plain)
+    found = [(each.start, each.end, each.id) for each in texts]
+    outside = _outside(words.joined, found)
+    stated = [Statement(each[2]) for each in found]
+    stated += [Statement(each) for each in _gnu(outside)]
+    stated += _named(plain)
+    stated += _under(plain)
+    if _CLAIMS.search(outside) or _GRANTS.search(outside):
+        stated.append(Statement(None, restricts=True))
+    return tuple(dict.fromkeys(_merged(stated)))
+
+
+def _without_marks(comment: str) -> str:
+    """A comment's lines without what marks them as one."""
+    return re.sub(r"(?im)^[ \t]*(?:[/#*;%!|>\-\"'(){}.<=\\~+]+|@?rem\b|dnl\b|c(?=[ \t]))+[ \t]?", "", comment)
+
+
+def _outside(joined: str, found: list[tuple[int, int, str]]) -> str:
+    """The words outside of whole licences and notices."""
+    words = joined.split(" ")[1:]
+    for start, end, _ in found:
+        words[start:end] = ["\n"] * (end - start)
+    return "".join(f" {word}" for word in words if word != "\n")
+
+
+def _merged(stated: list[Statement]) -> list[Statement]:
+    """Without names that say less than a notice: `GPL` of any version beside a version of it."""
+    vague = {"GPL-1.0-or-later": "GPL-", "LGPL-2.0-or-later": "LGPL-", "AGPL-1.0-or-later": "AGPL-"}
+    known = {each.expression for each in stated if each.expression}
+    kept = [
+        each for each in stated
+        if not (each.expression in vague and any(
+            other != each.expression and other.startswith(vague[each.expression]) for other in known
+        )) and (each.expression or "").replace("-only", "-or-later") not in known - {each.expression}
+    ]  # fmt: skip
+    if any(each.expression for each in kept):  # a statement that is not understood adds nothing to one that is
+        kept = [each for each in kept if each.expression or each.restricts]
+    return kept
+
+
+def _gnu(words: str) -> list[str]:
+    """The licences of the GPL family that words put a file under."""
+    found = []
+    for match in _GNU.finditer(words):
+        before = words[max(0, match.start() - 120) : match.start()]
+        if not _GRANTED_BEFORE.search(before) or _CITED_BEFORE.search(before):
+            continue
+        kind = _KINDS.get(match["kind"]) or (match["short"] or "gpl").upper()
+        version = _VERSION.search(match["after"]) or _VERSION_BEFORE.search(before)
+        later = _LATER.search(match["after"][:200])
+        if version and version.re is _VERSION_BEFORE:
+            later = later or _LATER.search(before[-60:])
+        name = f"{kind} {version['major']}.{version['minor'] or 0}{'+' if later else ' only'}" if version else kind
+        expression = named_expression(name)
+        if expression:
+            found.append(expression)
+    return found
+
+
+def _named(comment: str) -> list[Statement]:
+    """`License: X` and `@license X`."""
+    found = []
+    for match in _NAMED.finditer(comment):
+        name = match["name"] if match["name"] is not None else match["value"]
+        name = _NAME_END.split(name.strip(), maxsplit=1)[0].strip(" \t*|")
+        if not name or _VAGUE.match(name):
+            continue
+        expression = _longest(name)
+        is_key = match["at"] or match["inner"] or match["key"][0].isupper()
+        if expression or (is_key and not _ELSEWHERE.match(name)):
+            found.append(Statement(expression))
+    return found
+
+
+def _under(comment: str) -> list[Statement]:
+    """`licensed under X`."""
+    found = []
+    for match in _UNDER.finditer(comment):
+        name = _BEFORE_NAME.sub("", " ".join(match["name"].split()))
+        expression = _longest(name)
+        is_grant = match["how"].lower().startswith(("licen", "releas", "distrib"))
+        if expression or (is_grant and not _ELSEWHERE.match(name) and _UNKNOWN_NAME.match(name)):
+            found.append(Statement(expression))
+    return found
+
+
+def _longest(name: str) -> str | None:
+    """The expression of the longest beginning of `name` that is one."""
+    tokens = name.split()[:16]
+    for count in range(len(tokens), 0, -1):
+        expression = named_expression(" ".join(tokens[:count]).rstrip(".,;:"))
+        if expression:
+            return expression
+    return None

@@ -1,0 +1,164 @@
+"""Which of SPDX's licences stand word for word in a text, and where.
+
+Flows in: a text's words. Flows out: (id, first word, word after the last) of each. The templates are those of
+`license_table`; what they leave open may hold a name, but nothing that takes a right away.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import re2
+import zstandard
+
+from codemill.pipeline.license_vocabulary import restricts
+from codemill.pipeline.license_words import Words, read_words
+
+TABLE = Path(__file__).parent / "license_table.json.zst"
+OPEN, COPYRIGHT = "\x01", "\x02"  # words that a template leaves open, and those where a copyright line stands
+FINGERPRINT_WORDS = 5
+_OPEN_PATTERN = "(?: [^ ]+)*?"
+_MAX_OPEN_WORDS = {"o": 40, "c": 300}
+_MEMORY = 64 << 20  # bytes of RE2's automata for one licence
+_PARTED = re.compile(r"(?<=[a-z])-[ \t]*\n[^\w\n]*(?=[a-z])", re.I)
+
+
+class Found(NamedTuple):
+    """One licence in a text."""
+
+    id: str
+    start: int  # the first word
+    end: int  # the word after the last
+    literal: int  # characters of its template that are not left open
+
+
+class Template(NamedTuple):
+    """The text of one licence, or the notice by which a file is put under it."""
+
+    id: str
+    pattern: str
+    fingerprints: tuple[str, ...]  # rows of words that stand in each text that matches
+    open_words: frozenset[str]  # restricting words that the list itself has where the template is open
+
+
+@functools.cache
+def table() -> dict[str, Any]:
+    """The committed table as it is."""
+    return json.loads(zstandard.decompress(TABLE.read_bytes()))
+
+
+@functools.cache
+def templates() -> tuple[Template, ...]:
+    """The texts of SPDX's list, and the notices that it has for some."""
+    found = []
+    for row in table()["licenses"]:
+        for each in (row, *row["notices"]):
+            found.append(Template(row["id"], each["text"], tuple(each["fingerprints"]), frozenset(row["open"])))
+    return tuple(found)
+
+
+def read_licenses(text: str) -> tuple[Words, list[Found]]:
+    """The words of a text and the licences in it; words parted at the end of a line count as one where need be."""
+    words = read_words(text)
+    found = find_texts(words)
+    if not found and _PARTED.search(text):
+        parted = read_words(_PARTED.sub("", text))
+        found = find_texts(parted)
+        words = parted if found else words
+    return words, found
+
+
+def find_texts(words: Words) -> list[Found]:
+    """The licences whose whole text or notice stands in `words`, in order; of those that overlap the longest.
+
+    Of licences with one and the same text the one counts that is not deprecated and whose id says no more than the
+    text (`-only` rather than `-or-later`). Time is linear in the text for each licence whose rarest words it holds.
+    """
+    grams = _grams(words.joined)
+    by_gram, by_short = _by_fingerprint()
+    candidates = {at for gram in by_gram.keys() & grams for at in by_gram[gram]}
+    candidates |= {at for print_, rows in by_short.items() if print_ in words.joined for at in rows}
+    found = []
+    for at in sorted(candidates):
+        if all(print_ in grams or print_.count(" ") < FINGERPRINT_WORDS for print_ in templates()[at].fingerprints):
+            found.extend(_matches(at, words))
+    found.sort(key=_rank)
+    kept: list[Found] = []
+    for each in found:
+        if all(each.end <= other.start or other.end <= each.start for other in kept):
+            kept.append(each)
+    return sorted(kept, key=lambda each: each.start)
+
+
+@functools.cache
+def _by_fingerprint() -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """First fingerprint -> templates, for those of `FINGERPRINT_WORDS` words and for the shorter ones."""
+    found: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
+    for at, template in enumerate(templates()):
+        first = template.fingerprints[0]
+        found[first.count(" ") < FINGERPRINT_WORDS].setdefault(first, []).append(at)
+    return found
+
+
+def _grams(joined: str) -> frozenset[str]:
+    words = joined.split(" ")[1:]
+    rows = zip(*(words[at:] for at in range(FINGERPRINT_WORDS)), strict=False)
+    return frozenset(" " + " ".join(row) for row in rows)
+
+
+def _matches(at: int, words: Words) -> list[Found]:
+    """Where one licence's pattern matches."""
+    template, joined, found = templates()[at], words.joined, []
+    for match in _pattern(at).finditer(joined):
+        if _is_open_for_names(match, template.open_words):
+            # every word begins with a space: count them
+            start = joined.count(" ", 0, match.start() + 1) - 1
+            end = joined.count(" ", 0, match.end())
+            found.append(Found(template.id, start, end, len(template.pattern)))
+    return found
+
+
+def _is_open_for_names(match: Any, allowed: frozenset[str]) -> bool:
+    for name, value in match.groupdict().items():
+        if value and (value.count(" ") > _MAX_OPEN_WORDS[name[0]] or restricts(value, allowed)):
+            return False
+    return True
+
+
+@functools.lru_cache(maxsize=256)
+def _pattern(at: int) -> Any:
+    return compiled(templates()[at].pattern)
+
+
+def compiled(pattern: str) -> Any:
+    """RE2's pattern of a template, with a named group for each part that is left open."""
+    count = iter(range(10_000))
+    named = re.sub(
+        f"[{OPEN}{COPYRIGHT}]",
+        lambda mark: f"(?P<{'o' if mark[0] == OPEN else 'c'}{next(count)}>{_OPEN_PATTERN})",
+        pattern,
+    )
+    options = re2.Options()
+    options.max_mem = _MEMORY
+    options.log_errors = False
+    return re2.compile(named, options)
+
+
+def _variants(license_id: str) -> int:
+    """How many marks an id has that say what the text does not."""
+    return sum(license_id.count(mark) for mark in ("-or-later", "invariants", "-no-", "-RFN", "-exception"))
+
+
+def _rank(found: Found) -> tuple[int, bool, int, int, str]:
+    """Of licences that overlap the least counts: the longest, then the one whose id says no more than its text."""
+    deprecated = found.id in _deprecated()
+    return found.start - found.end, deprecated, _variants(found.id), -found.literal, found.id
+
+
+@functools.cache
+def _deprecated() -> frozenset[str]:
+    return frozenset(row["id"] for row in table()["licenses"] if row["deprecated"])
