@@ -184,10 +184,10 @@ class Objects:
                 at = inside
             else:
                 holder, at = self._first(base, lambda *place: place)
-            if (holder, at) in seen or len(chain) == _MAX_CHAIN:
-                raise DataError(
-                    f"a delta that ends in itself, or a chain of more than {_MAX_CHAIN}"
-                )
+            if (holder, at) in seen:
+                raise DataError("a delta that ends in itself")
+            if len(chain) == _MAX_CHAIN:
+                raise DataError(f"a delta of a delta, more than {_MAX_CHAIN} in a row")
             seen.add((holder, at))
             chain.append((holder, at, holder.entry(at)))
         return chain
