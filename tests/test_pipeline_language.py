@@ -245,6 +245,11 @@ def test_a_name_is_taken_in_any_case_and_by_its_aliases() -> None:
         ("tool.5w", "S 3972000 V 19850000 3/4\n", "roff"),
         ("tool.5w", '.TH TOOL 5 2020\n.SH NAME\n', "roff manpage"),
         ("hosts", "[web]\na.example.org\n", "ini"),
+        ("facts.pl", "% facts\nparent(a, b).\nparent(b, c).\n", "prolog"),
+        ("loop.m", "n = 3;\nfor i = 1:n\n  disp(i)\nend\n", "matlab"),
+        ("A.m", "A\t; comment\n\tset x=1\n\tquit\n", "m"),
+        ("a.n", "class A\n{\n  static Main () : void { }\n}\n", "nemerle"),
+        ("a.sc", '"a".postln;\n', "supercollider"),
         ("hosts", "127.0.0.1 localhost\n", "hosts file"),
     ],
 )  # fmt: skip
