@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import re2
+
 from codemill.pipeline.license_names import named_expression
-from codemill.pipeline.license_texts import read_licenses
+from codemill.pipeline.license_texts import compiler_options, read_licenses
 
 MAX_CHARACTERS = 16_384
 
@@ -111,6 +113,22 @@ _TAG_LINE = re.compile(
 _KINDS = {"affero": "AGPL", "lesser": "LGPL", "library": "LGPL"}
 
 
+# One of these stands in each comment that states something; most comments that hold a word of licences have none.
+_MAY_STATE = re2.compile(
+    rb"(?i)licen[sc](?:ed|ing)[ \t]+(?:under|by)|(?:released|distributed|available|provided|published|governed|covered)"
+    rb"\s+(?:under|by)|[@\\]licen[sc]e|(?:^|\n)[^a-z\n]*(?:rem |dnl |c )?[^a-z\n]*licen[sc]e[ \t]*[:=]|gnu|gpl"
+    rb"|licen[sc]e agreement|permission[^a-z]+(?:is|to)[^a-z]|redistribut|warrant|hereby|proprietary|confidential"
+    rb"|unauthori|non-?commercial|commons[^a-z]+clause|(?:business|elastic|commercial|server)[^\n]*licen[sc]e"
+    rb"|subject to the terms",
+    compiler_options(),
+)
+
+
+def may_state(comment: bytes) -> bool:
+    """Whether a comment can state anything, by a quick look."""
+    return _MAY_STATE.search(comment) is not None
+
+
 def statements_of(comment: str) -> tuple[Statement, ...]:
     """What one comment states of the licence of the file that it stands in, in no order."""
     comment = comment[:MAX_CHARACTERS]
@@ -124,7 +142,7 @@ def statements_of(comment: str) -> tuple[Statement, ...]:
     stated += _under(plain)
     if _CLAIMS.search(outside) or _GRANTS.search(outside):
         stated.append(Statement(None, restricts=True))
-    return tuple(dict.fromkeys(_merged(stated)))
+    return tuple(dict.fromkeys(stated))
 
 
 def _without_marks(comment: str) -> str:
@@ -138,21 +156,6 @@ def _outside(joined: str, found: list[tuple[int, int, str]]) -> str:
     for start, end, _ in found:
         words[start:end] = ["\n"] * (end - start)
     return "".join(f" {word}" for word in words if word != "\n")
-
-
-def _merged(stated: list[Statement]) -> list[Statement]:
-    """Without names that say less than a notice: `GPL` of any version beside a version of it."""
-    vague = {"GPL-1.0-or-later": "GPL-", "LGPL-2.0-or-later": "LGPL-", "AGPL-1.0-or-later": "AGPL-"}
-    known = {each.expression for each in stated if each.expression}
-    kept = [
-        each for each in stated
-        if not (each.expression in vague and any(
-            other != each.expression and other.startswith(vague[each.expression]) for other in known
-        )) and (each.expression or "").replace("-only", "-or-later") not in known - {each.expression}
-    ]  # fmt: skip
-    if any(each.expression for each in kept):  # a statement that is not understood adds nothing to one that is
-        kept = [each for each in kept if each.expression or each.restricts]
-    return kept
 
 
 def _gnu(words: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Which texts may say something about their licence: one pass over the bytes.
+"""Where texts may say something about their licence: one pass over the bytes.
 
-Flows in: a text column. Flows out: a mask of those that hold an SPDX tag anywhere, and of those whose head holds a
-word that licence notices have. `license_headers` reads only these.
+Flows in: a text column. Flows out: which texts hold an SPDX tag anywhere, and the comments in their heads that hold a
+word of licence notices. `license_headers` reads only these.
 """
 
 from __future__ import annotations
@@ -15,49 +15,194 @@ from codemill.kernels import kernel
 HEAD_BYTES = 16_384  # of a text that are searched for notices; the longest text that stands in headers has 11,400
 TAG = b"SPDX-License-Identifier:"
 # What every notice, licence text and claim of rights has at least one of, in lower case.
-WORDS = (b"licen", b"redistribut", b"permission", b"proprietary", b"confidential", b"unauthori", b"public domain",
-         b"noncommercial", b"non-commercial")  # fmt: skip
+WORDS = (b"licen", b"redistribut", b"permission", b"proprietary", b"confidential", b"unauthori", b"noncommercial",
+         b"non-commercial")  # fmt: skip
 
 _TAG = np.frombuffer(TAG, np.uint8)
 _SKIP = np.full(256, len(TAG), np.int64)  # Horspool's: how far the search may move on after a byte
 _SKIP[_TAG[:-1]] = len(TAG) - 1 - np.arange(len(TAG) - 1)
-_LETTERS = np.frombuffer(b"".join(WORDS), np.uint8)
-_STARTS = np.cumsum([0, *map(len, WORDS)])
 _FIRST = np.zeros(256, np.bool_)
 _FIRST[[word[0] for word in WORDS]] = True
 _FIRST[[word[0] - 32 for word in WORDS]] = True
+# Comments: how they open at the beginning of a line (some anywhere), and how they close.
+_OPENERS = (b"/*", b"<!--", b"{-", b"(*", b"--[[", b"--[=", b"{#", b"<#", b'"""', b"'''", b'r"""', b"=begin", b"=pod")
+_CLOSERS = (b"*/", b"-->", b"-}", b"*)", b"]]", b"=]", b"#}", b"#>", b'"""', b"'''", b'"""', b"=end", b"=cut")
+_ANYWHERE = 2  # of the openers
+_MARKS = (b"#", b"//", b";", b"%", b"--", b"!", b"*")  # of comments of one line
+# By the first letter of a line: 1 = a comment of several lines may open, 2 = one of one line.
+_BEGINS = np.zeros(256, np.uint8)
+_BEGINS[[word[0] for word in _OPENERS] + [ord("_")]] |= 1
+_BEGINS[list(b"".join(word[:1] for word in _MARKS) + b"\"'.@CcRrd")] |= 2
 
 
-def texts_with_statements(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Two bool[n]: which texts hold an SPDX tag anywhere, and which one of `WORDS` in their first `HEAD_BYTES`."""
+def _packed(words: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """uint8[sum], int64[n + 1]: words one after another, and where each begins."""
+    return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
+
+
+_TABLES = (*_packed(WORDS), _FIRST, *_packed(_OPENERS), *_packed(_CLOSERS), *_packed(_MARKS), _BEGINS)
+
+
+def tagged_texts(texts: pa.Array) -> np.ndarray:
+    """bool[n]: which texts hold an SPDX tag anywhere."""
     offsets, data = text_buffers(texts)
-    tagged, worded = np.zeros(len(texts), np.bool_), np.zeros(len(texts), np.bool_)
-    _scan(offsets, data, _TAG, _SKIP, _LETTERS, _STARTS, _FIRST, HEAD_BYTES, tagged, worded)
-    return tagged, worded
+    tagged = np.zeros(len(texts), np.bool_)
+    _find_tags(offsets, data, _TAG, _SKIP, tagged)
+    return tagged
+
+
+def notice_comments(texts: pa.Array) -> tuple[np.ndarray, list[bytes]]:
+    """Comments in the first `HEAD_BYTES` of texts that hold one of `WORDS`: int64[m], their texts; their bytes."""
+    offsets, data = text_buffers(texts)
+    spans = np.zeros((2 * len(texts) + 256, 3), np.int64)
+    found = _find_comments(offsets, data, HEAD_BYTES, _TABLES, spans)
+    if found > len(spans):
+        spans = np.zeros((found, 3), np.int64)
+        _find_comments(offsets, data, HEAD_BYTES, _TABLES, spans)
+    spans = spans[:found]
+    return spans[:, 0], [data[start:end].tobytes() for start, end in spans[:, 1:].tolist()]
 
 
 @kernel
-def _scan(offsets, data, tag, skip, letters, starts, first, head, tagged, worded):  # type: ignore[no-untyped-def]
-    for row in range(len(offsets) - 1):
-        start, end = offsets[row], offsets[row + 1]
-        tagged[row] = _has_tag(data, start, end, tag, skip)
-        worded[row] = _has_word(data, start, min(end, start + head), letters, starts, first)
-
-
-@kernel
-def _has_tag(data, start, end, tag, skip):  # type: ignore[no-untyped-def]
+def _find_tags(offsets, data, tag, skip, tagged):  # type: ignore[no-untyped-def]
     last = len(tag) - 1
-    at = start
-    while at + last < end:
-        byte = data[at + last]
-        if byte == tag[last]:
-            k = 0
-            while k < last and data[at + k] == tag[k]:
-                k += 1
-            if k == last:
-                return True
-        at += skip[byte]
+    for row in range(len(offsets) - 1):
+        at, end = offsets[row], offsets[row + 1]
+        while at + last < end:
+            byte = data[at + last]
+            if byte == tag[last]:
+                k = 0
+                while k < last and data[at + k] == tag[k]:
+                    k += 1
+                if k == last:
+                    tagged[row] = True
+                    break
+            at += skip[byte]
+
+
+@kernel
+def _find_comments(offsets, data, head, tables, spans):  # type: ignore[no-untyped-def]
+    """Fill spans (text, start, end); how many there are, which may be more than fit."""
+    words, word_starts, first, openers, open_starts, closers, close_starts, marks, mark_starts, begins = tables
+    found = 0
+    for row in range(len(offsets) - 1):
+        at, end = offsets[row], min(offsets[row + 1], offsets[row] + head)
+        block, block_end = -1, -1  # lines that are comments, one after another
+        while at < end:
+            begin = at
+            while begin < end and (data[begin] == 32 or data[begin] == 9):
+                begin += 1
+            line_end, inside = begin, False
+            while line_end < end and data[line_end] != 10:
+                inside |= data[line_end] == 47 or data[line_end] == 60
+                line_end += 1
+            kind = begins[data[begin]] if begin < end else 0
+            opener, start = -1, begin
+            if inside or kind & 1:
+                opener, start = _opener(data, begin, line_end, openers, open_starts)
+            if opener < 0 and kind & 2 and _is_comment(data, begin, line_end, marks, mark_starts):
+                if block < 0:
+                    block = at
+                block_end, at = line_end, line_end + 1
+                continue
+            if block >= 0:
+                found = _add(data, row, block, block_end, words, word_starts, first, spans, found)
+                block = -1
+            if opener < 0:
+                at = line_end + 1
+                continue
+            close = closers[close_starts[opener] : close_starts[opener + 1]]
+            at = _after(data, start + open_starts[opener + 1] - open_starts[opener], end, close)
+            found = _add(data, row, start, at, words, word_starts, first, spans, found)
+        if block >= 0:
+            found = _add(data, row, block, block_end, words, word_starts, first, spans, found)
+    return found
+
+
+@kernel
+def _add(data, row, start, end, words, word_starts, first, spans, found):  # type: ignore[no-untyped-def]
+    if not _has_word(data, start, end, words, word_starts, first):
+        return found
+    if found < len(spans):
+        spans[found, 0], spans[found, 1], spans[found, 2] = row, start, end
+    return found + 1
+
+
+@kernel
+def _opener(data, begin, line_end, openers, starts):  # type: ignore[no-untyped-def]
+    """Which comment of several lines opens in a line, and where; -1 = none."""
+    if begin >= line_end:
+        return -1, begin
+    for which in range(len(starts) - 1):
+        if _stands(data, begin, line_end, openers, starts[which], starts[which + 1]):
+            return which, begin
+    if data[begin] == 95:  # `__copyright__ = ...`
+        at = begin
+        while at < line_end and data[at] != 34 and data[at] != 39:
+            at += 1
+        for which in range(8, 10):
+            if _stands(data, at, line_end, openers, starts[which], starts[which + 1]):
+                return which, at
+    for at in range(begin, line_end - 1):
+        if data[at] == 47 or data[at] == 60:
+            for which in range(_ANYWHERE):
+                if _stands(data, at, line_end, openers, starts[which], starts[which + 1]):
+                    return which, at
+    return -1, begin
+
+
+@kernel
+def _is_comment(data, begin, line_end, marks, starts):  # type: ignore[no-untyped-def]
+    """Whether a line is a comment by its first letters."""
+    if begin >= line_end:
+        return False
+    for which in range(len(starts) - 1):
+        if _stands(data, begin, line_end, marks, starts[which], starts[which + 1]):
+            return True
+    byte = data[begin]
+    if byte == 34 or byte == 39:  # Vim, Basic: no second mark in the line, unless inside of a word
+        for at in range(begin + 1, line_end):
+            if data[at] == byte and (byte == 34 or at + 1 >= line_end or data[at + 1] < 65 or data[at - 1] < 65):
+                return False
+        return True
+    if byte == 64:  # @rem
+        begin += 1
+        if begin >= line_end:
+            return False
+        byte = data[begin]
+    after = data[begin + 1] if begin + 1 < line_end else 32
+    if byte == 46:  # `..`
+        return after == 46 and (begin + 2 >= line_end or data[begin + 2] <= 32)
+    if byte == 67 or byte == 99:  # `C` of Fortran
+        return after == 32 or after == 9
+    if begin + 2 < line_end and (begin + 3 >= line_end or data[begin + 3] <= 32):
+        second, third = after | 32, data[begin + 2] | 32
+        return (byte | 32 == 114 and second == 101 and third == 109) or (byte == 100 and second == 110 and third == 108)
     return False
+
+
+@kernel
+def _stands(data, at, end, words, start, stop):  # type: ignore[no-untyped-def]
+    """Whether words[start:stop] stands at a position."""
+    if at + stop - start > end:
+        return False
+    for k in range(stop - start):  # noqa: SIM110
+        if data[at + k] != words[start + k]:
+            return False
+    return True
+
+
+@kernel
+def _after(data, at, end, close):  # type: ignore[no-untyped-def]
+    """The position after the next `close`; the end where there is none."""
+    while at + len(close) <= end:
+        k = 0
+        while k < len(close) and data[at + k] == close[k]:
+            k += 1
+        if k == len(close):
+            return at + k
+        at += 1
+    return end
 
 
 @kernel

@@ -142,10 +142,15 @@ def compiled(pattern: str) -> Any:
         lambda mark: f"(?P<{'o' if mark[0] == OPEN else 'c'}{next(count)}>{_OPEN_PATTERN})",
         pattern,
     )
+    return re2.compile(named, compiler_options())
+
+
+def compiler_options() -> Any:
+    """RE2's options: what it needs more memory for it finds more slowly, without a word on the terminal."""
     options = re2.Options()
     options.max_mem = _MEMORY
     options.log_errors = False
-    return re2.compile(named, options)
+    return options
 
 
 def _variants(license_id: str) -> int:
