@@ -25,6 +25,7 @@ from codemill.pipeline.earlier import SIGNATURES, Earlier, open_earlier
 from codemill.pipeline.engines.base import Engine
 from codemill.pipeline.files import atomic_file, clear_folder, readable_os_errors, remove_leftovers, sha256_of
 from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, make_manifest, read_manifest, write_manifest
+from codemill.pipeline.notices import LICENSES
 from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached, size_of
 from codemill.pipeline.progress import Reporter
 from codemill.pipeline.stages.decontaminate import run_decontaminate
@@ -40,7 +41,7 @@ from codemill.settings import section_hash
 from codemill.tokenize.tokenizer import Tokenizer
 
 _MARK = ".codemill"  # says that the folder is a build's, and locks it; without it no folder is touched
-_OUTPUTS = (REMOVAL, "stages", "shards", "documents", "dropped", SIGNATURES, "report.html", "tokenizer.model")
+_OUTPUTS = (REMOVAL, "stages", "shards", "documents", "dropped", LICENSES, SIGNATURES, "report.html", "tokenizer.model")
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _unwanted(config: BuildConfig) -> list[str]:
     """Outputs of an earlier build that this config does not make."""
     names = ["shards", "tokenizer.model"] if config.tokenizer is None else []
     if not config.output.documents:
-        names.append("documents")
+        names += ["documents", LICENSES]
     return names if writes_signatures(config) else [*names, SIGNATURES]
 
 

@@ -14,6 +14,7 @@ from codemill.hashing import id_words
 from codemill.pipeline.documents import DOCUMENTS, DROPPED
 from codemill.pipeline.engines.base import hash_partition
 from codemill.pipeline.manifest import read_manifest
+from codemill.pipeline.notices import LICENSES, NOTICES
 from codemill.pipeline.places import Place, listing
 from codemill.pipeline.remote_tables import RemoteTables
 from codemill.pipeline.shard_files import read_shard
@@ -51,6 +52,10 @@ class Dataset:
     def dropped(self) -> pads.Dataset | RemoteTables:
         """What was dropped, with stage and reason."""
         return self._parquet("dropped", DROPPED)
+
+    def notices(self) -> pads.Dataset | RemoteTables:
+        """The licence texts that kept documents name (`license_text`)."""
+        return self._parquet(LICENSES, NOTICES)
 
     def _parquet(self, folder: str, schema: pa.Schema) -> pads.Dataset | RemoteTables:
         paths, there = self.files(folder), listing(self.path / folder)

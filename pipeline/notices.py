@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from codemill.pipeline.documents import schema_of
 
@@ -22,6 +23,7 @@ NOTICE_FIELDS = (
     pa.field("files", pa.list_(pa.string())),  # names of the files
     pa.field("texts", pa.list_(pa.string())),  # one for each file
 )
+LICENSES = "licenses"  # the folder of a build that holds them
 NOTICES = schema_of("notices", NOTICE_FIELDS)
 
 
@@ -57,3 +59,15 @@ def notice_rows(notices: Iterable[Notice]) -> pa.RecordBatch:
         for name in sorted(rows)
     ]
     return pa.RecordBatch.from_pylist(listed, schema=NOTICES)
+
+
+def unique_notices(rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Rows of NOTICES, each id once, sorted by id. Rows of one id are equal."""
+    order = pc.sort_indices(rows.column("id"))
+    ids = rows.column("id").take(order).combine_chunks()
+    if len(ids):
+        is_first = pc.fill_null(
+            pc.not_equal(ids, pa.concat_arrays([pa.nulls(1, pa.string()), ids[:-1]])), True
+        )
+        table = rows.take(order.filter(is_first)).replace_schema_metadata(NOTICES.metadata)
+        yield from table.combine_chunks().to_batches()

@@ -27,8 +27,10 @@ from codemill.pipeline.documents import REMOVE, provenance
 from codemill.pipeline.engines.base import Engine, MapFunction, Mapped, Rows, Sink
 from codemill.pipeline.files import TableWriter, atomic_file, clear_folder, read_json, remove_leftovers, write_json
 from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, packing_counts, read_manifest, seal
+from codemill.pipeline.notices import LICENSES
 from codemill.pipeline.places import Place
 from codemill.pipeline.removal_files import REWRITTEN, Rewrite
+from codemill.pipeline.removal_notices import notice_files, unnamed_notices
 from codemill.pipeline.removal_request import GONE, HELD, PLACE, FindDocuments, FindSegments, Request
 from codemill.pipeline.stages.frame import part_path, read_table
 from codemill.pipeline.stages.mixture import group_numbers
@@ -127,6 +129,7 @@ class Plan(NamedTuple):
     rewrite: list[str]  # files
     already_out: int
     same_text_stays: int
+    notices: list[str]  # ids of the licence texts that nothing names any more
 
 
 def _plan(dataset: Dataset, request: Request, engine: Engine) -> Plan:
@@ -144,14 +147,21 @@ def _plan(dataset: Dataset, request: Request, engine: Engine) -> Plan:
     held = _gather(engine, dataset, "shards", find, HELD) if len(gone) else {}
     held = {file: table for file, table in held.items() if len(table)}
     parts = set(gone.column("part").to_pylist())
-    files = [e["file"] for e in dataset.manifest["files"] if _part_of(e["file"]) in parts]
+    notices = unnamed_notices(dataset, gone.column("id").combine_chunks())
+    files = [e["file"] for e in dataset.manifest["files"] if _part_of(e["file"]) in parts and not _is_notices(e)]
+    files += notice_files(dataset, notices)
     manifest = copy.deepcopy(dataset.manifest)
     if len(gone):
         _count_out(manifest, gone, pa.concat_tables([HELD.empty_table(), *held.values()]))
         record = _record(request, gone, held, dataset.manifest["shards"])
         record["duplicates_still_dropped"] = traces.duplicates
         manifest["removals"] = [*manifest.get("removals", []), record]
-    return Plan(gone, manifest, [*held, *files], traces.already_out, traces.same_text_stays)
+    stays = traces.same_text_stays
+    return Plan(gone, manifest, [*held, *files], traces.already_out, stays, notices.to_pylist())
+
+
+def _is_notices(entry: dict[str, Any]) -> bool:
+    return str(entry["file"]).startswith(f"{LICENSES}/")
 
 
 def _record(
@@ -190,7 +200,7 @@ def _gather(
     The function gets its `path`, and `files` and `sha256` of all that is rewritten with it.
     """
     together: dict[str, list[dict[str, Any]]] = {}
-    for entry in (*dataset.manifest["shards"], *dataset.manifest["files"]):
+    for entry in (*dataset.manifest["shards"], *(e for e in dataset.manifest["files"] if not _is_notices(e))):
         together.setdefault(_part_of(entry["file"]), []).append(entry)
     entries = [e for listed in together.values() for e in listed if e["file"].startswith(f"{folder}/")]
     groups = [together[_part_of(entry["file"])] for entry in entries]
@@ -315,7 +325,7 @@ def _begin(out: Place, plan: Plan) -> None:
         for batch in plan.gone.combine_chunks().to_batches():
             writer.write(batch)
         writer.close()
-    write_json(out / JOURNAL, {"manifest": plan.manifest, "rewrite": plan.rewrite})
+    write_json(out / JOURNAL, {"manifest": plan.manifest, "rewrite": plan.rewrite, "notices": plan.notices})
     (out / NAME).unlink()
 
 
@@ -325,7 +335,8 @@ def _complete(out: Place, engine: Engine) -> dict[str, Any]:
     manifest = journal["manifest"]
     remove_leftovers(out)
     entries = {entry["file"]: entry for entry in (*manifest["files"], *manifest["shards"])}
-    found = _rewrite(out, [entries[name] for name in journal["rewrite"]], manifest, engine)
+    notices = pa.array(journal.get("notices", []), pa.string())
+    found = _rewrite(out, [entries[name] for name in journal["rewrite"]], manifest, notices, engine)
     for name, row in found.items():
         entry = entries[name]
         entry |= {"bytes": row["bytes"], "sha256": row["sha256"]}
@@ -349,13 +360,13 @@ def _forget_texts(dataset: Dataset) -> None:
 
 
 def _rewrite(
-    out: Place, entries: list[dict[str, Any]], manifest: dict[str, Any], engine: Engine
+    out: Place, entries: list[dict[str, Any]], manifest: dict[str, Any], notices: pa.Array, engine: Engine
 ) -> dict[str, dict[str, Any]]:
     """Write files anew; for each of them its row of REWRITTEN."""
     folder = out / REMOVAL
     padding = manifest["special_tokens"]["padding"] if manifest["special_tokens"] else 0
     table = pa.table({"file": [e["file"] for e in entries], "size_bytes": [e["bytes"] for e in entries]})
     sink = Sink(folder, folder / "state", seal(manifest)["checksum"], {"rewritten": REWRITTEN})
-    engine.write(Mapped(Rows(table), Rewrite(out, folder / _GONE, padding)), sink, "remove: rewriting")
+    engine.write(Mapped(Rows(table), Rewrite(out, folder / _GONE, padding, notices)), sink, "remove: rewriting")
     rows = [read_table(part_path(folder, "rewritten", number)).to_pylist()[0] for number in range(len(entries))]
     return {row["file"]: row for row in rows}

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, REMOVE, dropped_rows, schema_of, sorted_dropped
 from codemill.pipeline.files import TableWriter, atomic_file
+from codemill.pipeline.notices import LICENSES, NOTICES
 from codemill.pipeline.places import Place, open_place
 from codemill.pipeline.removal_request import BATCH_ROWS
 from codemill.pipeline.stages.frame import read_table, view_part
@@ -49,6 +50,7 @@ class Rewrite:
     out: Place
     gone: Place
     padding: int
+    notices: pa.Array  # ids of the notices that go
 
     def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         name = row.column("file")[0].as_py()
@@ -66,6 +68,8 @@ class Rewrite:
 
     def _left(self, path: Place) -> _Left:
         folder = path.parent.name
+        if folder == LICENSES:
+            return _Left(NOTICES, "parquet", _notices(path, self.notices))
         gone = read_table(self.gone)
         if folder == "shards":
             return _Left(_schema(path), "shard", _sequences(path, gone.column("id"), self.padding))
@@ -92,6 +96,12 @@ def _documents(path: Place, ids: pa.Array) -> Iterator[pa.RecordBatch]:
     with open_place(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
             yield _others(batch, ids)
+
+
+def _notices(path: Place, ids: pa.Array) -> Iterator[pa.RecordBatch]:
+    with open_place(path) as file:
+        table = pq.ParquetFile(file).read().cast(NOTICES)
+    yield from _others(table, ids).combine_chunks().to_batches()
 
 
 def _with_rows(path: Place, gone: pa.Table) -> Iterator[pa.RecordBatch]:

@@ -27,20 +27,15 @@ from codemill.pipeline.documents import REASONS, REMOVE, schema_of
 from codemill.pipeline.earlier import SIGNATURES, still_there
 from codemill.pipeline.engines.base import Engine, Exchanged, Mapped, Rows, Sink, hash_partition
 from codemill.pipeline.files import sha256_of
+from codemill.pipeline.notices import LICENSES
 from codemill.pipeline.places import Place, listing, open_place, place
 from codemill.pipeline.stages.frame import part_path, read_table, view_part, view_table
+from codemill.pipeline.verify_notices import Verdict, check_notices
 from codemill.tokenize.segments import documents_from_segments, segments
 from codemill.tokenize.tokenizer import Tokenizer
 
-_FOLDERS = ("shards", "documents", "dropped", SIGNATURES)
+_FOLDERS = ("shards", "documents", "dropped", LICENSES, SIGNATURES)
 MOST_PROBLEMS = 100  # that are told of one kind
-
-
-class Verdict(NamedTuple):
-    """What was proved and what is wrong, a line each."""
-
-    proved: list[str]
-    problems: list[str]
 
 
 def verify(out: Place, engine: Engine) -> Verdict:
@@ -54,6 +49,7 @@ def verify(out: Place, engine: Engine) -> Verdict:
     if damaged:  # nothing that follows could be told from the damage
         return verdict
     _check_dropped(dataset, verdict)
+    check_notices(dataset, verdict)
     if dataset.files(SIGNATURES):
         _check_signatures(dataset, engine, verdict)
     if dataset.manifest["tokenizer"]:

@@ -80,8 +80,6 @@ def is_met(found: str | None, expected: str) -> bool:
 def test_the_nearest_statement_governs_in_every_kind_of_source(tmp_path: Path, kind: str) -> None:
     wrong = []
     for name, root, expectation in case_module("licence_layouts").write(tmp_path):
-        if name.endswith("in one file"):  # what files say themselves
-            continue
         found = licences(source_of(root, kind))
         wrong += [
             (name, path, found.get(path), right)

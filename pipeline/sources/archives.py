@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from codemill.pipeline.config import Source
+from codemill.pipeline.notices import Notice
 from codemill.pipeline.sources.expansion import BombError
 from codemill.pipeline.sources.inputs import (
     Split,
@@ -90,6 +91,7 @@ def _documents(
         if is_row and member.reason is not None:
             gatherer.drop(member.reason, path, repo, f"{archive}: {member.detail}", member.size_bytes)
         elif fits:
+            gatherer.notice(contents.noticed)
             gatherer.add(text, path, origin, Stated() if gatherer.source.license else contents.stated(path))
         elif is_row:
             gatherer.drop_too_large(path, repo, member.size_bytes)
@@ -140,6 +142,10 @@ class Contents:
     def stated(self, path: str) -> Callable[[], Stated]:
         """What is stated of a member, to be asked when its batch is handed out."""
         return lambda: (self._statements or self._read_again()).of(path)
+
+    def noticed(self) -> list[Notice]:
+        """The notices that were named so far."""
+        return list(self._statements.notices.values()) if self._statements else []
 
     def _read_again(self) -> Statements:
         self._paths, self._candidates = [], Candidates()

@@ -11,11 +11,17 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from license_expression import ExpressionError, Licensing, get_license_index
+from license_expression import (
+    ExpressionError,
+    LicenseWithExceptionSymbol,
+    Licensing,
+    get_license_index,
+)
 
 _MAX_EXPRESSION = 1000  # characters of the longest expression that is read
 _REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
 _LATER = re.compile(r"(?:-only|-or-later|\+)$")
+_NO_NOTICE = ("0BSD", "MIT-0", "WTFPL")  # their texts ask for none
 _FREE = ("Permissive", "Public Domain")
 
 
@@ -75,20 +81,32 @@ def ids_in(expression: str) -> frozenset[str]:
     )
 
 
-def is_choice(expression: str) -> bool:
-    """Whether the whole of an expression is a choice."""
-    tree = _parse(expression)
-    return tree is not None and bool(tree.args) and tree.operator.strip() == "OR"
-
-
 def is_free(license_id: str) -> bool:
     """Whether an id is of a permissive licence or a public-domain dedication."""
     return _known().get(license_id.lower(), ("", ""))[1] in _FREE
 
 
-def is_public_domain(license_id: str) -> bool:
-    """Whether an id is of a dedication to the public domain."""
-    return _known().get(license_id.lower(), ("", ""))[1] == "Public Domain"
+def requires_notice(license_id: str) -> bool:
+    """Whether copies must come with the text or notice of a licence. What is not known is taken to ask for it."""
+    kind = _known().get(license_id.lower(), ("", ""))[1]
+    return kind != "Public Domain" and license_id not in _NO_NOTICE
+
+
+def has_notices(expression: str, there: frozenset[str]) -> bool:
+    """Whether the notices of the ids in `there` are enough: of a choice one is, an exception comes with its licence."""
+    tree = _parse(expression)
+    return tree is not None and _has_notices(tree, there)
+
+
+def _has_notices(tree: Any, there: frozenset[str]) -> bool:
+    if tree.args:
+        decide = any if tree.operator.strip() == "OR" else all
+        return decide(_has_notices(operand, there) for operand in tree.args)
+    name = (
+        tree.license_symbol.key if isinstance(tree, LicenseWithExceptionSymbol) else tree.render()
+    )
+    plain = _LATER.sub("", name)
+    return plain in there or not requires_notice(plain)
 
 
 def joined(expressions: Iterable[str], operator: str) -> str:

@@ -94,7 +94,7 @@ def list_git(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[Sp
         taken = (file for file in listing.files if wanted is None or wanted(file[0]))
         for run in cut(taken, lambda file: file[2], target_bytes):
             files = [[path, sha] for path, sha, _ in run]
-            stated = StatedTable.of([statements.of(path) for path, _, _ in run])
+            stated = StatedTable.of([statements.of(path) for path, _, _ in run], statements.notices)
             part = {"files": files, "origin": asdict(listing.origin), "stated": asdict(stated)}
             yield Split(
                 source.name,
@@ -247,6 +247,7 @@ def read_git(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
             return
         for number, (path, sha) in enumerate(files):
             _read_file(objects, path, sha, origin, stated.at(number), gatherer)
+            gatherer.notice(stated.noticed)
             if gatherer.full:
                 yield from gatherer.take()
 

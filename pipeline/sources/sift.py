@@ -7,7 +7,7 @@ raw row is a row of exactly one of them. A text is kept byte for byte as it came
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from codemill.pipeline.config import Source
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, STAGE_OF_REASON, dropped_rows, split_rows
 from codemill.pipeline.language import canonical_languages, detect_languages
 from codemill.pipeline.license import header_licenses
+from codemill.pipeline.notices import Notice, notice_rows
 
 BATCH_TEXT_BYTES = 8 * 1024 * 1024  # of text in a batch, about
 _BATCH_ROWS = 16_384  # bounds a batch of very small or of dropped files
@@ -54,13 +55,22 @@ class StatedTable:
 
     statements: list[list[str | None]]  # the fields of a `Stated` each
     numbers: list[int]  # for each file
+    notices: list[list[Any]]  # the fields of each `Notice` that they name
 
     @staticmethod
-    def of(stated: Sequence[Stated]) -> StatedTable:
-        """The table of what is stated of each file."""
+    def of(stated: Sequence[Stated], notices: Mapping[str, Notice]) -> StatedTable:
+        """The table of what is stated of each file. notices: by their ids."""
         known: dict[Stated, int] = {}
         numbers = [known.setdefault(each, len(known)) for each in stated]
-        return StatedTable([list(astuple(each)) for each in known], numbers)
+        named = sorted({each.text for each in known if each.text is not None})
+        texts = [notices[name] for name in named]
+        lists = [[each.license, list(each.files), list(each.texts)] for each in texts]
+        return StatedTable([list(astuple(each)) for each in known], numbers, lists)
+
+    def noticed(self) -> Iterator[Notice]:
+        """The notices that the statements name."""
+        for license_id, files, texts in self.notices:
+            yield Notice(license_id, tuple(files), tuple(texts))
 
     def at(self, file: int) -> Stated:
         """What is stated of a file, by its number."""
@@ -199,6 +209,7 @@ class Gatherer:
         self._texts: list[bytes] = []
         self._provenance: list[tuple[str, Origin, License]] = []
         self._dropped: list[dict[str, Any]] = []
+        self._noticed: dict[Callable[[], Iterable[Notice]], None] = {}
         self._text_bytes = 0
 
     def add(self, text: bytes, path: str, origin: Origin, stated: License) -> None:
@@ -206,6 +217,10 @@ class Gatherer:
         self._texts.append(text)
         self._provenance.append((path, origin, stated))
         self._text_bytes += len(text)
+
+    def notice(self, noticed: Callable[[], Iterable[Notice]]) -> None:
+        """What gives, when the batch is handed out, the notices that statements of its files may name."""
+        self._noticed[noticed] = None
 
     def drop(self, reason: str, path: str, repo: str | None, detail: str, size_bytes: int | None = None) -> None:
         """One row of `dropped`. Raises StoppedError for `unreadable` where the source says `on_error: stop`."""
@@ -246,13 +261,18 @@ class Gatherer:
         return self._text_bytes >= BATCH_TEXT_BYTES or len(self._texts) + len(self._dropped) >= _BATCH_ROWS
 
     def take(self) -> Iterator[pa.RecordBatch]:
-        """What was gathered, as batches of DOCUMENTS and DROPPED; then it starts anew."""
-        texts, provenance, dropped = self._texts, self._provenance, self._dropped
+        """What was gathered, as batches of DOCUMENTS, DROPPED and NOTICES; then it starts anew."""
+        texts, provenance, dropped, noticed = self._texts, self._provenance, self._dropped, self._noticed
         self._clear()
         if dropped:
             yield pa.RecordBatch.from_pylist(dropped, schema=DROPPED)
         if texts:
-            yield from sift(_raw(texts, provenance), self.source, self.max_size_bytes)
+            raw = _raw(texts, provenance)
+            yield from sift(raw, self.source, self.max_size_bytes)
+            named = set(raw.column("license_text").unique().to_pylist())
+            notices = {each.id: each for give in noticed for each in give()}
+            if wanted := [notices[name] for name in sorted(notices.keys() & named)]:
+                yield notice_rows(wanted)
 
 
 def _repeated(value: pa.Array | str | None, kind: pa.DataType, count: int) -> pa.Array:

@@ -56,7 +56,7 @@ def list_splits(source: Source, target_bytes: int = SPLIT_BYTES) -> tuple[list[S
 
 
 def read_split(split: Split, source: Source, max_size_bytes: int) -> Iterator[pa.RecordBatch]:
-    """The batches of one split, of DOCUMENTS and DROPPED; texts of about 8 MiB are held at once.
+    """The batches of one split, of DOCUMENTS, DROPPED and NOTICES; texts of about 8 MiB are held at once.
 
     A text of more than `max_size_bytes` is `too_large` and, in a file, not read. Raises DataError naming what cannot
     be read where the source says `on_error: stop`.

@@ -50,7 +50,7 @@ def list_tree(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[S
         origin = replace(repository.origin, repo=source.repo or repository.origin.repo)
         statements = repository.statements()
         for files in cut(taken, lambda file: text_bytes(file.size_bytes), target_bytes):
-            stated = StatedTable.of([statements.of(repository.inside(file.path)) for file in files])
+            stated = StatedTable.of([statements.of(repository.inside(file.path)) for file in files], statements.notices)
             part = {"paths": [file.path for file in files], "origin": asdict(origin), "stated": asdict(stated)}
             stamp = fingerprint(part, [file.stamp for file in files])
             size_bytes = sum(text_bytes(file.size_bytes) for file in files)
@@ -127,6 +127,7 @@ def read_tree(split: Split, gatherer: Gatherer) -> Iterator[pa.RecordBatch]:
                 gatherer.drop_too_large(path, repo, size_bytes)
             else:
                 gatherer.add(text, path, origin, stated.at(number))
+            gatherer.notice(stated.noticed)
         if gatherer.full:
             yield from gatherer.take()
 

@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 from codemill.buffers import text_buffers
 from codemill.pipeline.config import BuildConfig
 from codemill.pipeline.documents import DOCUMENTS, DROPPED, schema_of, sorted_dropped
-from codemill.pipeline.engines.base import Mapped
+from codemill.pipeline.engines.base import Exchanged, Mapped, Rows
+from codemill.pipeline.files import clear_folder
+from codemill.pipeline.notices import LICENSES, NOTICES
 from codemill.pipeline.places import Place
 from codemill.pipeline.stages.frame import (
     Context,
@@ -28,6 +30,7 @@ from codemill.pipeline.stages.frame import (
     run_stage,
     view_table,
 )
+from codemill.pipeline.stages.ingest import PartitionOfRow
 
 VERSION = 1
 COUNTS = schema_of(
@@ -46,6 +49,7 @@ REDACTED = schema_of(
     "redacted",
     [pa.field("kind", pa.string()), pa.field("documents", pa.int64()), pa.field("count", pa.int64())],
 )
+NAMED = schema_of("named", [pa.field("id", pa.string())])
 INPUTS = schema_of(
     "inputs",
     [
@@ -76,9 +80,27 @@ def run_finish(context: Context, kept: Survivors, sizes: list[int], upstream: li
             sign = KeptSignatures(kept, context.folder("near"), starts, near.permutations)
             table = {"signatures": kept_signatures(near.permutations)}
             work.write(Mapped(rows, sign), table, "signatures", folder=context.out, file_format="plain")
+        _write_notices(work, kept, rows, upstream[0])
         return {"in_out": True}
 
     return run_stage(context, "finish", depends_on, body)
+
+
+def _write_notices(work: Work, kept: Survivors, rows: Rows, ingest: Record) -> None:
+    """OUT/licenses: the notices that kept documents name, where the build has documents and any of them names one."""
+    folder, parts = work.context.out, len(ingest.rows("documents"))
+    if not (work.context.config.output.documents and ingest.total("notices")):
+        clear_folder(folder / LICENSES)
+        return
+    named = Exchanged(
+        Mapped(rows, NamedNotices(kept)),
+        PartitionOfRow(parts),
+        parts,
+        KeptNotices(kept.ingest),
+        {"named": NAMED},
+    )
+    place = {"folder": folder, "subfolders": {"notices": LICENSES}, "names": "part-{index:05d}.parquet"}
+    work.write(named, {"notices": NOTICES}, "notices", file_format="parquet", **place)
 
 
 def writes_signatures(config: BuildConfig) -> bool:
@@ -122,6 +144,30 @@ class FinishPart:
         yield from sorted_dropped(all_dropped(self.kept, part))
         if self.with_documents:
             yield from self.kept.read(part)
+
+
+@dataclass(frozen=True)
+class NamedNotices:
+    """A part's number -> the ids of the notices that its kept documents name, each once."""
+
+    kept: Survivors
+
+    def __call__(self, row: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        batches = self.kept.read(row.column("part")[0].as_py(), ["id", "license_text"])
+        ids = pa.chunked_array([batch.column("license_text") for batch in batches], pa.string())
+        yield pa.RecordBatch.from_arrays([ids.unique().drop_null()], schema=NAMED)
+
+
+@dataclass(frozen=True)
+class KeptNotices:
+    """The ids of a range that kept documents name -> their notices."""
+
+    ingest: Place
+
+    def __call__(self, partition: int, tables: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        notices = read_table(part_path(self.ingest, "notices", partition))
+        named = tables["named"].column("id").combine_chunks()
+        yield from notices.filter(pc.is_in(notices.column("id"), value_set=named)).to_batches()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from codemill.pipeline.documents import (
 from codemill.pipeline.earlier import Earlier
 from codemill.pipeline.engines.base import Exchanged, Mapped, Rows, hash_partition
 from codemill.pipeline.filters import apply_filters, load_opt_out
+from codemill.pipeline.notices import NOTICES, unique_notices
 from codemill.pipeline.places import is_url
 from codemill.pipeline.redact import redact
 from codemill.pipeline.sources.splits import Split, list_splits, read_split
@@ -53,7 +54,13 @@ from codemill.pipeline.stages.losses import CAME_IN, came_in, reads, require_lis
 
 VERSION = 3
 _EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
-KINDS = {"documents": DOCUMENTS, "dropped": DROPPED, "redactions": REDACTIONS, "came_in": CAME_IN}
+KINDS = {
+    "documents": DOCUMENTS,
+    "dropped": DROPPED,
+    "redactions": REDACTIONS,
+    "notices": NOTICES,
+    "came_in": CAME_IN,
+}
 _BOUNDS = {"on_error", "max_unreadable"}  # of a source: they say what may be lost, and change no row
 
 
@@ -101,7 +108,7 @@ def run_ingest(context: Context, listing: Listing, earlier: tuple[Earlier, ...])
             PartitionOfRow(partitions),
             partitions,
             Deduplicate(config, partitions, earlier),
-            {"documents": DOCUMENTS, "dropped": DROPPED},
+            {"documents": DOCUMENTS, "dropped": DROPPED, "notices": NOTICES},
         )
         work.write(exchanged, KINDS, "read", sums=("size_bytes",))
         parts = [part_path(work.folder, "came_in", part) for part in range(partitions)]
@@ -169,7 +176,7 @@ class ReadAndFilter:
         source = _source(self.config, split.source)
         bounds = self.config.filter_of(source)
         for batch in read_split(split, source, bounds.max_size_bytes):
-            if kind_of(batch.schema) == "dropped":
+            if kind_of(batch.schema) != "documents":
                 yield batch
                 continue
             kept, dropped = apply_filters(batch, bounds, self.opted_out[source.name])
@@ -188,7 +195,7 @@ class PartitionOfRow:
 
     def __call__(self, batch: pa.RecordBatch) -> np.ndarray:
         ids = batch.column("id")
-        missing = ids.is_null()
+        missing = ids.is_null()  # of dropped rows alone
         hashes = id_words(ids.fill_null("0" * 32))[:, 0].copy()
         if ids.null_count:
             rows = missing.to_numpy(zero_copy_only=False)
@@ -209,6 +216,7 @@ class Deduplicate:
         documents = tables.pop("documents").combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
         order, first = exact_duplicates(documents, _priorities(self.config, documents))
         yield from came_in(documents, tables["dropped"])
+        yield from unique_notices(tables.pop("notices"))
         names = pa.concat_tables(
             [*(build.named(partition, self.partitions) for build in self.earlier), _NAMED.empty_table()]
         )

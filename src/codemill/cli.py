@@ -237,6 +237,27 @@ def explain(out: Place, path_or_id: str, as_json: bool) -> None:
 
 @cli.command()
 @_out
+@click.option("--output", metavar="FILE", help="Where the text goes  [default: standard output]")
+def attribution(out: Place, output: str | None) -> None:
+    """Write the notices that the licences of OUT's documents require; exit 1 where some were not found."""
+    from codemill.pipeline.attribution import as_text
+    from codemill.pipeline.attribution import attribution as run
+    from codemill.pipeline.files import atomic_file
+    from codemill.pipeline.places import place
+
+    made = run(out)
+    if output is None:
+        click.echo(made.text, nl=False)
+    else:
+        with atomic_file(place(output)) as file:
+            file.write(made.text.encode())
+    click.echo(as_text(made), err=True)
+    if made.without:
+        sys.exit(1)
+
+
+@cli.command()
+@_out
 def report(out: Place) -> None:
     """Draw OUT/report.html again, of a build or of a self-instruct run."""
     from codemill.selfinstruct.report import is_run, redraw_report
