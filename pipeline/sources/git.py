@@ -9,6 +9,7 @@ expanded before its size is known. A repository that cannot be read is a row of 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -49,6 +50,7 @@ from codemill.pipeline.sources.statements import RECORD_BYTES, Candidates, State
 # public repositories have about half a million.
 _MAX_ENTRIES = 2_000_000  # files, folders and links
 _MAX_PATH_BYTES = 512 * 1024 * 1024  # of all of them
+_GIT_URLS = ("https://", "http://", "ssh://", "git://", "git+ssh://")
 _MAX_DEPTH = 128  # folders in folders
 
 
@@ -117,12 +119,15 @@ def _check_paths(source: Source) -> None:
     for path in [source.path] if isinstance(source.path, str) else source.path:
         if path.startswith("file://") or os.path.lexists(path):
             continue
-        if remote_name(path) is None and not is_url(path):
+        if path.startswith(_GIT_URLS) or (remote_name(path) and not is_url(path)):
+            clone = f"git clone --bare {shlex.quote(path)}"
+            way = f"clone it first ({clone}) and name the folder that it makes"
+        elif is_url(path):
+            way = "copy the repository to one"
+        else:
             continue
-        clone = f"git clone --bare {path}" if remote_name(path) else "git clone"
         raise ConfigError(
-            f"sources.{source.name}.path: {path}: kind git reads local folders; clone the repository"
-            f" first ({clone}) and name the folder that it makes"
+            f"sources.{source.name}.path: {path}: kind git reads local folders; {way}"
         )
 
 
@@ -176,7 +181,9 @@ def _list_files(objects: Objects, tree: bytes, listing: _Listing) -> None:
         entry_count += len(entries)
         path_bytes += sum(len(name) + len(folder) for name, _, _ in entries)
         if entry_count > _MAX_ENTRIES or path_bytes > _MAX_PATH_BYTES:
-            detail = f"more than {_MAX_ENTRIES} files and folders, or {_MAX_PATH_BYTES} bytes of paths;"
+            detail = (
+                f"more than {_MAX_ENTRIES} files and folders, or {_MAX_PATH_BYTES} bytes of paths;"
+            )
             listing.lost.append(
                 ("archive_bomb", str(listing.origin.repo), f"{detail} the others are not listed")
             )

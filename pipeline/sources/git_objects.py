@@ -80,21 +80,28 @@ class Objects:
 
     def __init__(self, folder: str, object_format: Any) -> None:
         self.replaced: dict[bytes, bytes] = {}
-        self.notes: list[str] = []
         self.id_bytes: int = object_format.oid_length
         self._hash = "sha1" if self.id_bytes == 20 else "sha256"
+        self._folder, self._format = folder, object_format
         self._files = PackFiles()
+        self._opened: list[Holder] = []
+        self._is_reopened = False
+        self._open()
+
+    def _open(self) -> None:
+        self.notes: list[str] = []
         self._holders: list[Holder] = []
-        for each in self._with_alternates(folder):
-            self._holders += self._packs(each, object_format)
+        for each in self._with_alternates(self._folder):
+            self._holders += self._packs(each)
             self._holders.append(LooseFolder(each))
+        self._opened += self._holders
 
     def __enter__(self) -> Objects:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
-        for holder in self._holders:
+        for holder in self._opened:
             holder.close()
 
     def actual(self, object_id: bytes) -> bytes:
@@ -147,7 +154,20 @@ class Objects:
         return {object_id for object_id in found if object_id.hex().startswith(digits)}
 
     def _first(self, object_id: bytes, use: Any) -> Any:
-        """What `use` gives of the first sound copy of an object."""
+        """What `use` gives of the first sound copy of an object.
+
+        Where there is none, git may have packed the repository anew since it was opened.
+        """
+        try:
+            return self._first_sound(object_id, use)
+        except DataError:
+            if self._is_reopened:
+                raise
+        self._is_reopened = True
+        self._open()
+        return self._first_sound(object_id, use)
+
+    def _first_sound(self, object_id: bytes, use: Any) -> Any:
         fault: Exception | None = None
         for holder, at in self._places(object_id):
             try:
@@ -237,7 +257,7 @@ class Objects:
                     todo.append(target)
         return todo
 
-    def _packs(self, folder: str, object_format: Any) -> Iterator[Holder]:
+    def _packs(self, folder: str) -> Iterator[Holder]:
         names = set(names_in(Path(folder) / "pack"))
         for name in sorted(name.removesuffix(".pack") for name in names if name.endswith(".pack")):
             path = f"{folder}/pack/{name}"
@@ -245,7 +265,7 @@ class Objects:
                 self.notes.append(f"{name}.pack has no index; make it with git index-pack")
                 continue
             try:
-                yield Pack(path, object_format, self._files)
+                yield Pack(path, self._format, self._files)
             except GIT_FAULTS as error:
                 self.notes.append(
                     f"{name}.idx cannot be read ({error!r}); make it anew with git index-pack"

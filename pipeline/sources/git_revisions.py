@@ -125,13 +125,19 @@ def _no_revision(repo: Repo, revision: str, why: str) -> NoRevisionError:
 
 
 def _references(repo: Repo) -> str:
-    names = [_text(name) for name in sorted(repo.refs.keys()) if name != b"HEAD"]
+    names = [
+        _text(name) for name in sorted(repo.refs.keys(), key=_branches_first) if name != b"HEAD"
+    ]
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
     return (
         f"its references are {', '.join(names[:_MAX_SHOWN])}{more}"
         if names
         else "it has no references"
     )
+
+
+def _branches_first(name: bytes) -> tuple[bool, bool, bytes]:
+    return not name.startswith(b"refs/heads/"), not name.startswith(b"refs/tags/"), name
 
 
 def _text(name: bytes) -> str:

@@ -58,7 +58,7 @@ def ref_delta(
 
 
 def after_empty_blocks(count: int) -> Callable[[bytes], bytes]:
-    """A compression that begins with empty stored blocks, of 5 bytes each: legal, and longer before the first byte."""
+    """A compression that begins with empty stored blocks: legal, and 5 bytes each before the first byte."""
     return lambda data: b"\x78\x01" + b"\0\0\0\xff\xff" * count + zlib.compress(data)[2:]
 
 
@@ -82,7 +82,7 @@ def write_pack(folder: Path, name: str, entries: list[tuple[str, bytes]]) -> Non
 
 
 def repository(root: Path, names: dict[bytes, str], *packs: list[tuple[str, bytes]]) -> Path:
-    """A repository whose HEAD has files of these names and ids; the packs hold what objects there are of them."""
+    """A repository whose HEAD has files of these names and ids; packs hold the objects that are there."""
     folder = tree([(FILE, name, digits) for name, digits in sorted(names.items())])
     who = b"a <a@example.org> 0 +0000"
     commit = b"tree %s\nauthor %s\ncommitter %s\n\nm\n" % (
