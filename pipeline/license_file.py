@@ -10,7 +10,7 @@ import functools
 import re
 
 from codemill.pipeline.license_names import also_called, named_expression
-from codemill.pipeline.license_texts import Found, read_licenses, table
+from codemill.pipeline.license_texts import Found, read_licenses, table, with_exceptions
 from codemill.pipeline.license_vocabulary import IN_COPYRIGHT_LINES, PLAIN, names_license, restricts
 from codemill.pipeline.license_words import Words, joined
 
@@ -67,7 +67,7 @@ _PHRASES = """
     use of this (?:source code|software) is governed by(?: an?| the)?|governed by(?: an?| the)?
     redistribute[sd]?(?: under)?|bundles?|compatibly licensed|compatible licenses?
     not (?:otherwise )?(?:covered|listed)|all rights reserved|rights? reserved
-    incorporated into|code falling under that license
+    incorporated into|code falling under that license|exceptions? to the|with (?:llvm )?exceptions?
 """
 
 
@@ -89,7 +89,9 @@ def license_of_text(text: str) -> str | None:
     words, found = read_licenses(text)
     if not found or len(found) > _MAX_LICENSES:
         return None
-    ids = list(dict.fromkeys(each.id for each in found))
+    ids = with_exceptions(list(dict.fromkeys(each.id for each in found)))
+    if ids is None:
+        return None
     listed: list[str] = []
     gaps = list(_gaps(words, found))
     if not all(_harmless(gap, ids, listed) for gap in gaps):
@@ -117,7 +119,7 @@ def _gaps(words: Words, found: list[Found]) -> list[str]:
 
 def _harmless(gap: str, ids: list[str], listed: list[str]) -> bool:
     """Whether a text beside licences is no condition; the licences that a list in it names go into `listed`."""
-    names = _names(tuple(sorted(ids)))
+    names = _names(tuple(sorted(part for each in ids for part in each.split(" WITH "))))
     if "Python-2.0.1" in ids:
         gap = _PYTHON_HISTORY.sub("", gap)
     for paragraph in re.split(r"\n[\W_]*\n", gap):
@@ -172,9 +174,9 @@ def _readable(line: str) -> bool:
 def _names(ids: tuple[str, ...]) -> re.Pattern[str]:
     """Finds what licences are called."""
     called: set[str] = set()
-    for row in table()["licenses"]:
+    for row in (*table()["licenses"], *table()["exceptions"]):
         if row["id"] in ids:
-            called |= {joined(row["id"]), joined(row["name"]), *row["titles"]}
+            called |= {joined(row["id"]), joined(row["name"]), *row.get("titles", ())}
             called |= {_VERSION.sub("", name) for name in called} | {joined(row["id"].partition("-")[0])}
             called |= {joined(name) for name in also_called(row["id"])}
     patterns = sorted(filter(None, (_as_pattern(name) for name in called)), key=lambda each: (-len(each), each))

@@ -61,6 +61,10 @@ _CALLED_BESIDE = {
     "0BSD": "zero clause bsd license, zero clause bsd, bsd zero clause license",
     "CC-BY": "creative commons, cc by",
 }
+_ADDRESS = re.compile(
+    r"(?i)(?:https?://)?(?:www\.)?(?:(?:opensource|spdx|apache|gnu)\.org/licen[sc]es?/(?:old-licenses/)?"
+    r"|mozilla\.org/(?=mpl/)|creativecommons\.org/(?:licenses/)?(?=by)(?P<cc>))(?P<part>[\w.+/-]{2,40}?)/?$"
+)
 _GNU = re.compile(
     r"^(?: gnu)?(?: (?P<kind>affero|lesser|library))?(?: gnu)? (?:(?P<short>[al]?gpl)|general public)(?: license)?"
     r"(?: (?:gpl|lgpl|agpl))?(?: (?:version|ver|v))?(?: ?v?(?P<major>[1-3])(?: (?P<minor>[0-9]))?)?"
@@ -76,7 +80,17 @@ _GNU = re.compile(
 def named_expression(name: str) -> str | None:
     """The SPDX expression that a name or an expression stands for; None where that is not clear."""
     name = name.strip(" \t\r\n.,;:'\"`*/<>|_()[]") if len(name) <= _MAX_NAME else ""
-    return known_expression(name) or _named(name) or _several(name)
+    return known_expression(name) or _named(name) or _several(name) or _of_address(name)
+
+
+def _of_address(name: str) -> str | None:
+    """The licence whose text has an address (`https://opensource.org/licenses/MIT`)."""
+    match = _ADDRESS.match(name)
+    if match is None:
+        return None
+    part = match["part"].lower().replace("/", "-").strip("-.")
+    part = part.removesuffix(".php").removesuffix(".html").removesuffix(".txt").removesuffix(".en")
+    return known_expression({"license-2.0": "Apache-2.0", "by": ""}.get(part, part))
 
 
 def also_called(license_id: str) -> list[str]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import re2
 
 from codemill.pipeline.license_names import named_expression
-from codemill.pipeline.license_texts import compiler_options, read_licenses
+from codemill.pipeline.license_texts import compiler_options, read_licenses, with_exceptions
+from codemill.pipeline.license_words import joined
 
 MAX_CHARACTERS = 16_384
 
@@ -82,17 +83,17 @@ _LATER = re.compile(
     r"|or (?:later|newer|higher|above|greater)|and later)(?= |$)"
 )
 _UNDER = re.compile(
-    r"(?i)\b(?P<how>licen[sc]ed|licensing|released|distributed|redistributed|available|provided|published|governed"
-    r"|covered)[ \t]+(?:under|by)\s+(?P<name>[^\n]{1,200}(?:\n[^\n]{0,200})?)"
+    r"(?i)\b(?P<how>(?:licen[sc]ed|licensing|released|distributed|redistributed|available|provided|published|governed"
+    r"|covered|licen[sc]es\s+this\s+\w+\s+to\s+you)\s+(?:under|by)|subject\s+to|according\s+to)\s+(?P<name>[^\n]{1,200}(?:\n[^\n]{0,200})?)"
 )
-_UNKNOWN_NAME = re.compile(r"(?:the\s+)?(?:[A-Z][\w.&-]*\s+){1,6}(?:[Ll]icen[cs]e|LICENSE|EULA)")
+_UNKNOWN_NAME = re.compile(r"(?:the\s+)?(?:[A-Z0-9][\w.&-]*\s+){1,6}(?:[Ll]icen[cs]e|LICENSE|EULA)")
 _BEFORE_NAME = re.compile(
     r"(?i)^(?:the\s+)?(?:(?:terms?(?:\s+and\s+conditions?)?|conditions?)\s+of\s+)?"
     r"(?:(?:both|either)\s+(?:of\s+)?(?:the\s+)?(?:terms\s+of\s+)?)?(?:the\s+)?"
 )
 _NAMED = re.compile(
-    r"(?im)^[\W_]*(?:(?P<at>[@\\]licen[sc]e)[ \t]*:?|(?P<key>licen[sc]e)[ \t]*[:=](?![:=]))[ \t]*(?P<name>[^\r\n]*)"
-    r"|(?P<inner>[@\\]licen[sc]e)[ \t]+(?P<value>[^\r\n]*)"
+    r"(?im)^[\W_]*(?:(?P<at>[@\\]licen[sc]e)[ \t]*:?|(?P<key>licen[sc]e)(?:::|[ \t]*[:=])(?![:=]))[ \t]*"
+    r"(?P<name>[^\r\n]*)|(?P<inner>[@\\]licen[sc]e)[ \t]+(?P<value>[^\r\n]*)"
 )
 _NAME_END = re.compile(r"\*/|-->|\s[|;]\s|\s-\s|\s{3,}|(?<!\d)\.\s|\. *$")
 # What follows "license:" where no licence is named.
@@ -105,21 +106,35 @@ _ELSEWHERE = re.compile(
 # Names of a family of permissive licences, or of no licence: the repository's own licence decides.
 _VAGUE = re.compile(
     r"(?i)(?:the )?(?:bsd|public domain|open source)(?:[ -](?:style|like|licen[cs]e\w*))*[ .,;]*"
-    r"(?:$|\(|see\b|[,;.] see\b|for\b|\W*$)"
+    r"(?:$|\(|(?:see|found|that|which|in|as|for)\b|[,;.] see\b|\W*$)"
 )
 _TAG_LINE = re.compile(
     r"(?m)[^\n]*SPDX-(?:License-Identifier|LicenseComments|SnippetCopyrightText|FileCopyrightText):[^\n]*"
+)
+_PERL = re.compile(r" (?:under|on) the same terms as (?:the )?perl(?= |$)")
+_TITLE = re.compile(
+    r"(?im)^[^\w\n]*(?:the )?(?P<name>(?:gnu|apache|mit|mozilla|isc|boost|eclipse)\b[^\n(]{0,40}licen[sc]e[^\n(]{0,40})"
+    r"(?:\([^\n]*)?$"
+)
+_MODAL = re.compile(
+    r" (?:must|shall|may not|may only|only|not (?:be )?(?:used|granted|permitted|allowed)|requires?|required|prohibited"
+    r"|restricted|forbidden|excluded|except)(?= |$)"
+)
+_TOPIC = re.compile(
+    r" (?:software|license\w*|users?|employees|compan\w+|organizations?|subscription|fees?|pay\w*|buy|purchase\w*"
+    r"|revenue|commercial\w*|training|train|use of|nonprofit\w*|military|government\w*)(?= |$)"
 )
 _KINDS = {"affero": "AGPL", "lesser": "LGPL", "library": "LGPL"}
 
 
 # One of these stands in each comment that states something; most comments that hold a word of licences have none.
 _MAY_STATE = re2.compile(
-    rb"(?i)licen[sc](?:ed|ing)[ \t]+(?:under|by)|(?:released|distributed|available|provided|published|governed|covered)"
-    rb"\s+(?:under|by)|[@\\]licen[sc]e|(?:^|\n)[^a-z\n]*(?:rem |dnl |c )?[^a-z\n]*licen[sc]e[ \t]*[:=]|gnu|gpl"
+    rb"(?i)licen[sc](?:ed|ing)[^a-z]+(?:under|by)|(?:released|distributed|available|provided|published|governed)"
+    rb"[^a-z]+(?:under|by)|[@\\]licen[sc]e|(?:^|\n)[^a-z\n]*(?:rem |dnl |c )?[^a-z\n]*licen[sc]e[ \t]*[:=]|gnu|gpl"
     rb"|licen[sc]e agreement|permission[^a-z]+(?:is|to)[^a-z]|redistribut|warrant|hereby|proprietary|confidential"
     rb"|unauthori|non-?commercial|commons[^a-z]+clause|(?:business|elastic|commercial|server)[^\n]*licen[sc]e"
-    rb"|subject to the terms",
+    rb"|subject\s+to|to you under|same terms as|(?:do|may|must) not|academic|(?:internal|research) use"
+    rb"|licen[sc]e v|mit licen",
     compiler_options(),
 )
 
@@ -136,18 +151,39 @@ def statements_of(comment: str) -> tuple[Statement, ...]:
     words, texts = read_licenses(plain)
     found = [(each.start, each.end, each.id) for each in texts]
     outside = _outside(words.joined, found)
-    stated = [Statement(each[2]) for each in found]
-    stated += [Statement(each) for each in _gnu(outside)]
-    stated += _named(plain)
-    stated += _under(plain)
-    if _CLAIMS.search(outside) or _GRANTS.search(outside):
+    ids = with_exceptions(list(dict.fromkeys(each.id for each in texts)))
+    stated = [Statement(each) for each in ids or ()] or [Statement(None)] * bool(found)
+    named = _named(plain) + _under(plain) + _titles(plain)
+    choices = {part for each in named for part in str(each.expression).split(" OR ") if part != each.expression}
+    stated += [Statement(each) for each in _gnu(outside) if each not in choices]
+    stated += named
+    if _PERL.search(outside):
+        stated.append(Statement("Artistic-1.0-Perl OR GPL-1.0-or-later"))
+    if _CLAIMS.search(outside) or _GRANTS.search(outside) or (found and _adds_condition(plain)):
         stated.append(Statement(None, restricts=True))
     return tuple(dict.fromkeys(stated))
 
 
+def _adds_condition(text: str) -> bool:
+    """Whether a sentence of a comment that holds a whole licence, outside of it, sets a condition."""
+    words, found = read_licenses(text)
+    gaps, at = [], 0
+    for each in found:
+        gaps.append(words.text[at : words.starts[each.start]])
+        at = words.ends[each.end - 1]
+    sentences = [part for gap in [*gaps, words.text[at:]] for part in re.split(r"[.!]\s|\n\s*\n", gap)]
+    return any(_MODAL.search(each) and _TOPIC.search(each) for each in map(joined, sentences))
+
+
+def _titles(comment: str) -> list[Statement]:
+    """Lines that are the name of a licence and no more: `GNU General Public License v3.0+ (see COPYING)`."""
+    names = (match["name"] for match in _TITLE.finditer(comment))
+    return [Statement(expression) for name in names if (expression := named_expression(name))]
+
+
 def _without_marks(comment: str) -> str:
     """A comment's lines without what marks them as one."""
-    return re.sub(r"(?im)^[ \t]*(?:[/#*;%!|>\-\"'(){}.<=\\~+]+|@?rem\b|dnl\b|c(?=[ \t]))+[ \t]?", "", comment)
+    return re.sub(r"(?im)^[ \t]*(?:[/#*;%!|>\-\"'(){}.<=\\~+]+|@?rem\b|dnl\b|c(?=[ \t\r]|$))+[ \t]?", "", comment)
 
 
 def _outside(joined: str, found: list[tuple[int, int, str]]) -> str:
@@ -178,11 +214,13 @@ def _gnu(words: str) -> list[str]:
 
 
 def _named(comment: str) -> list[Statement]:
-    """`License: X` and `@license X`."""
+    """`License: X` and `@license X`, with an address before the name or behind it."""
     found = []
     for match in _NAMED.finditer(comment):
         name = match["name"] if match["name"] is not None else match["value"]
         name = _NAME_END.split(name.strip(), maxsplit=1)[0].strip(" \t*|")
+        address, _, rest = name.partition(" ")
+        name = rest if "//" in address and rest.strip() else name
         if not name or _VAGUE.match(name):
             continue
         expression = _longest(name)
@@ -197,8 +235,10 @@ def _under(comment: str) -> list[Statement]:
     found = []
     for match in _UNDER.finditer(comment):
         name = _BEFORE_NAME.sub("", " ".join(match["name"].split()))
+        if _VAGUE.match(name):
+            continue
         expression = _longest(name)
-        is_grant = match["how"].lower().startswith(("licen", "releas", "distrib"))
+        is_grant = match["how"].lower().startswith(("licen", "releas", "distrib", "govern", "according"))
         if expression or (is_grant and not _ELSEWHERE.match(name) and _UNKNOWN_NAME.match(name)):
             found.append(Statement(expression))
     return found

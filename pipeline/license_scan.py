@@ -15,9 +15,10 @@ from codemill.kernels import kernel
 HEAD_BYTES = 16_384  # of a text that are searched for notices; the longest text that stands in headers has 11,400
 TAG = b"SPDX-License-Identifier:"
 # What every notice, licence text and claim of rights has at least one of, in lower case.
-WORDS = (b"licen", b"redistribut", b"permission", b"proprietary", b"confidential", b"unauthori", b"noncommercial",
-         b"non-commercial")  # fmt: skip
-
+WORDS = (
+    b"licen", b"distribut", b"permission", b"proprietary", b"confidential", b"commercial", b"unauthori", b"do not copy",
+    b"do not share", b"academic", b"may not be used", b"must not be used", b"internal use", b"research use",
+)  # fmt: skip
 _TAG = np.frombuffer(TAG, np.uint8)
 _SKIP = np.full(256, len(TAG), np.int64)  # Horspool's: how far the search may move on after a byte
 _SKIP[_TAG[:-1]] = len(TAG) - 1 - np.arange(len(TAG) - 1)
@@ -25,8 +26,23 @@ _FIRST = np.zeros(256, np.bool_)
 _FIRST[[word[0] for word in WORDS]] = True
 _FIRST[[word[0] - 32 for word in WORDS]] = True
 # Comments: how they open at the beginning of a line (some anywhere), and how they close.
-_OPENERS = (b"/*", b"<!--", b"{-", b"(*", b"--[[", b"--[=", b"{#", b"<#", b'"""', b"'''", b'r"""', b"=begin", b"=pod")
-_CLOSERS = (b"*/", b"-->", b"-}", b"*)", b"]]", b"=]", b"#}", b"#>", b'"""', b"'''", b'"""', b"=end", b"=cut")
+_OPENERS = (
+    b"/*",
+    b"<!--",
+    b"{-",
+    b"(*",
+    b"--[[",
+    b"--[=",
+    b"{#",
+    b"<#",
+    b'"""',
+    b"'''",
+    b'r"""',
+    b"=begin",
+    b"=pod",
+    b"=head",
+)
+_CLOSERS = (b"*/", b"-->", b"-}", b"*)", b"]]", b"=]", b"#}", b"#>", b'"""', b"'''", b'"""', b"=end", b"=cut", b"=cut")
 _ANYWHERE = 2  # of the openers
 _MARKS = (b"#", b"//", b";", b"%", b"--", b"!", b"*")  # of comments of one line
 # By the first letter of a line: 1 = a comment of several lines may open, 2 = one of one line.
@@ -160,11 +176,12 @@ def _is_comment(data, begin, line_end, marks, starts):  # type: ignore[no-untype
         if _stands(data, begin, line_end, marks, starts[which], starts[which + 1]):
             return True
     byte = data[begin]
-    if byte == 34 or byte == 39:  # Vim, Basic: no second mark in the line, unless inside of a word
+    if byte == 34 or byte == 39:  # Vim, Basic: not a string, so an odd number of marks; those inside of words are none
+        odd = True
         for at in range(begin + 1, line_end):
-            if data[at] == byte and (byte == 34 or at + 1 >= line_end or data[at + 1] < 65 or data[at - 1] < 65):
-                return False
-        return True
+            inside = byte == 39 and at + 1 < line_end and data[at - 1] >= 65 and data[at + 1] >= 65
+            odd ^= data[at] == byte and not inside
+        return odd
     if byte == 64:  # @rem
         begin += 1
         if begin >= line_end:
@@ -174,7 +191,7 @@ def _is_comment(data, begin, line_end, marks, starts):  # type: ignore[no-untype
     if byte == 46:  # `..`
         return after == 46 and (begin + 2 >= line_end or data[begin + 2] <= 32)
     if byte == 67 or byte == 99:  # `C` of Fortran
-        return after == 32 or after == 9
+        return after == 32 or after == 9 or after == 10 or after == 13
     if begin + 2 < line_end and (begin + 3 >= line_end or data[begin + 3] <= 32):
         second, third = after | 32, data[begin + 2] | 32
         return (byte | 32 == 114 and second == 101 and third == 109) or (byte == 100 and second == 110 and third == 108)

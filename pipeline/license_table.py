@@ -230,11 +230,13 @@ def read_list(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     frequency = Counter(gram for runs in all_runs for gram in set(_grams(runs)))
     for row, runs in zip(found, all_runs, strict=True):
         row["fingerprints"] = _fingerprints(runs, frequency)
-    exceptions: list[dict[str, Any]] = [
-        {"id": element.get("licenseId"), "name": element.get("name")}
-        for path in sorted((folder / "src" / "exceptions").glob("*.xml"))
-        for element in ElementTree.parse(path).getroot().iter(f"{_SPDX}exception")
-    ]
+    exceptions = []
+    for path in sorted((folder / "src" / "exceptions").glob("*.xml")):
+        for element in ElementTree.parse(path).getroot().iter(f"{_SPDX}exception"):
+            text = _Template()
+            text.element(element.find(f"{_SPDX}text"))  # type: ignore[arg-type]
+            row = {"id": element.get("licenseId"), "name": element.get("name"), "text": text.finished()}
+            exceptions.append({**row, "fingerprints": _fingerprints(text.runs, frequency)})
     return found, exceptions
 
 

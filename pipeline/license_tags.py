@@ -13,8 +13,8 @@ from codemill.pipeline.license_names import named_expression
 TAG = "SPDX-License-Identifier:"
 _MAX_BEFORE, _MAX_VALUE = 300, 1000  # characters of a line that are looked at
 _IGNORED = re.compile("REUSE-IgnoreStart.*?(?:REUSE-IgnoreEnd|\\Z)", re.S)
-# What ends an expression: ends of comments and of strings, and anything that no expression holds.
-_END = re.compile(r"\*/|--+>|-\}|\]\]|#\}|\*\)|%>|\}\}|\|#|#>|[\"'`<>\\,;#*{}\[\]|=$%&!?]")
+# What ends an expression: ends of comments and of strings. Anything else that no expression holds makes it unknown.
+_END = re.compile(r"\*/|--+>|-\}|\]\]|#\}|\*\)|%>|\}\}|\|#|#>|[\"'`<\\]")
 _QUOTES = "\"'`"
 _COMMENT_KEY = re.compile(r"[\"'](?://|#|\$?_*comment|_*spdx|_*licen[sc]e)[\w-]*[\"']\s*:\s*[\"']$", re.I)
 
@@ -30,7 +30,9 @@ def tag_expressions(text: str) -> list[str | None]:
         after = text[at + len(TAG) : at + len(TAG) + _MAX_VALUE].partition("\n")[0]
         at = text.find(TAG, at + len(TAG))
         value = _END.split(after, maxsplit=1)[0].strip(" \t\r-:.")
-        if not value or _in_code(before, after):
+        if value.count(")") > value.count("("):  # `[//]: # (... MIT)`
+            value = value.removesuffix(")")
+        if not value or not (value[0].isalnum() or value[0] == "(") or _in_code(before, after):
             continue
         expression = known_expression(value) or (None if re.search(r"[()]", value) else named_expression(value))
         if expression not in found:

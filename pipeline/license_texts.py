@@ -58,7 +58,24 @@ def templates() -> tuple[Template, ...]:
     for row in table()["licenses"]:
         for each in (row, *row["notices"]):
             found.append(Template(row["id"], each["text"], tuple(each["fingerprints"]), frozenset(row["open"])))
+    for row in table()["exceptions"]:
+        found.append(Template(row["id"], row["text"], tuple(row["fingerprints"]), frozenset()))
     return tuple(found)
+
+
+@functools.cache
+def exception_ids() -> frozenset[str]:
+    """The exceptions of SPDX's list; one stands behind the licence that it is of."""
+    return frozenset(row["id"] for row in table()["exceptions"])
+
+
+def with_exceptions(ids: list[str]) -> list[str] | None:
+    """Ids, each exception joined to the one licence that it can be of; None where that is not clear."""
+    bases = [each for each in ids if each not in exception_ids()]
+    exceptions = [each for each in ids if each in exception_ids()]
+    if not exceptions:
+        return ids
+    return [f"{bases[0]} WITH {exceptions[0]}"] if len(bases) == len(exceptions) == 1 else None
 
 
 def read_licenses(text: str) -> tuple[Words, list[Found]]:
