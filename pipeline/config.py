@@ -23,6 +23,7 @@ from pydantic import (
 from codemill.pipeline.filter_presets import PRESETS, layered
 from codemill.pipeline.language_names import language_name
 from codemill.pipeline.redact_config import Redact
+from codemill.pipeline.sources.declarations import known_encoding
 from codemill.settings import (
     Int32,
     NonNegativeInt,
@@ -159,6 +160,7 @@ class Source(Section):
     exclude: tuple[str, ...] = ()
     filter: SourceFilter | None = None  # null = the general one
     on_error: Literal["continue", "stop"] | None = None  # an input that cannot be read; null = go on, if any can be
+    decode: str = "declared"  # what is not UTF-8: as it declares; `never`; or the encoding of what declares none
     max_unreadable: Share | None = None  # of what comes in; more end the build; null = no bound
 
     @field_validator("max_unreadable", mode="before")
@@ -171,6 +173,13 @@ class Source(Section):
         if number is None or float(number[1]) > 100:
             raise ValueError("must be a share from 0 to 1, or a percentage such as 0.1%")
         return float(number[1]) / 100
+
+    @field_validator("decode")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        if name not in ("declared", "never") and known_encoding(name) is None:
+            raise ValueError("must be `declared`, `never`, or a text encoding that Python knows, such as cp1252")
+        return name
 
     @field_validator("name")
     @classmethod

@@ -77,9 +77,9 @@ REASONS: dict[str, dict[str, str]] = {
         "hostile_path": "an archive member whose path leaves the archive or is no plain file",
         "archive_bomb": "an archive member that expands beyond the configured bounds",
         "too_large": "more bytes than `filter.max_size_bytes`",
-        "empty": "no text but white space",
+        "empty": "no text but white space and characters that cannot be seen",
         "binary": "a NUL byte: not a text",
-        "not_utf8": "bytes that are not valid UTF-8",
+        "not_utf8": "neither UTF-8 nor an encoding that it declares; `detail` says what it may be",
         "null_text": "a row whose text column is null",
     },
     "filter": {

@@ -69,7 +69,7 @@ def make_manifest(context: Context, records: dict[str, Record], model: Tokenizer
     """The manifest of a finished build, but for the report's checksum."""
     config = context.config
     counted, parts = context.folder("count"), len(records["ingest"].rows("documents"))
-    tables = {k: _gather(counted, k, parts) for k in ("counts", "redacted", "inputs")}
+    tables = {k: _gather(counted, k, parts) for k in ("counts", "redacted", "encodings", "inputs")}
     counts = tables["counts"].to_pylist()
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -83,6 +83,7 @@ def make_manifest(context: Context, records: dict[str, Record], model: Tokenizer
         "funnel": _funnel(counts),
         "languages": _by(counts, "language"),
         "sources": _by(counts, "source"),
+        "encodings": _encodings(tables["encodings"]),
         "redactions": _redactions(tables["redacted"]),
         "near": records["near"].facts,
         "decontaminate": records["decontaminate"].facts,
@@ -174,6 +175,14 @@ def _by(counts: list[dict[str, Any]], key: str) -> dict[str, dict[str, int]]:
             entry["bytes"] += row["bytes"] or 0
             entry["tokens"] += row["tokens"] or 0
     return dict(sorted(table.items(), key=lambda item: (-item[1]["bytes_in"], item[0])))
+
+
+def _encodings(table: pa.Table) -> dict[str, int]:
+    """encoding -> kept documents that were decoded from it, the most frequent first."""
+    counts: dict[str, int] = {}
+    for row in table.to_pylist():
+        counts[row["encoding"]] = counts.get(row["encoding"], 0) + row["documents"]
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _redactions(table: pa.Table) -> dict[str, dict[str, int]]:

@@ -23,6 +23,7 @@ from codemill.pipeline.report_formats import count, share, short, size, visible
 from codemill.pipeline.report_sequences import Sequences, sequence_figures
 from codemill.pipeline.samples import ShownSequence, shown_sequence
 from codemill.pipeline.stages.losses import cause_line, loss_line
+from codemill.pipeline.summary import decoded_line
 
 if TYPE_CHECKING:
     from codemill.pipeline.dataset import Dataset
@@ -88,6 +89,7 @@ def _page(dataset: Dataset) -> dict[str, Any]:
         "hits": {"rows": dropped.hits, "total": dropped.hit_count},
         "benchmarks": _benchmark_names(manifest, dropped),
         "unsearchable": sum(map(len, manifest["decontaminate"]["unsearchable"].values())),
+        "decoded": decoded_line(manifest.get("encodings", {})),
         "redactions": [{"kind": kind, **counts} for kind, counts in sorted(manifest["redactions"].items())],
         "mixture": _mixture(manifest),
         **_shards(dataset),

@@ -43,6 +43,8 @@ def summary(manifest: dict[str, Any], out: Place) -> str:
     last = manifest["funnel"][-1]
     console.print(f"\n{last['documents_out']:,} documents kept, {last['bytes_out'] / 1e6:,.1f} MB\n")
     _print_mixture(console, manifest)
+    if decoded := decoded_line(manifest.get("encodings", {})):
+        console.print(decoded, soft_wrap=True)
     packing = manifest["packing"]
     if packing:
         places = packing["tokens"] + packing["padding_tokens"]
@@ -79,3 +81,9 @@ def _print_mixture(console: Console, manifest: dict[str, Any]) -> None:
         share = mixture["tokens"] / asked["tokens"]
         taken = f"{asked['tokens']:,.0f} tokens asked (mixture.tokens), {taken} ({share:.1%})"
     console.print(f"{taken}\n")
+
+
+def decoded_line(encodings: dict[str, int]) -> str:
+    """How many kept documents were not plain UTF-8, by encoding; empty where all were."""
+    listed = ", ".join(f"{name} {count:,}" for name, count in encodings.items())
+    return f"{sum(encodings.values()):,} of them were decoded, or lost a byte order mark: {listed}" if listed else ""

@@ -29,7 +29,7 @@ def test_every_file_is_a_document_or_a_named_drop(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     documents, dropped = read_all(tree(tmp_path / "p"), max_size_bytes=100)
-    assert texts_by_path(documents) == {"a.py": "x = 1\r\n", "b/c.py": "\ufeffy = 2\n"}
+    assert texts_by_path(documents) == {"a.py": "x = 1\r\n", "b/c.py": "y = 2\n"}
     assert reasons_by_path(dropped) == {
         "zero.py": "empty", "blank.py": "empty", "image.py": "binary", "latin.py": "not_utf8", "big.py": "too_large",
     }  # fmt: skip

@@ -1,13 +1,14 @@
 """From bytes to documents: what every kind of source does with what it has read.
 
 Flows in: batches of raw texts with their provenance (`RAW`). Flows out: batches of `documents` and of `dropped`; each
-raw row is a row of exactly one of them. A text is kept byte for byte as it came.
+raw row is a row of exactly one of them. A text of UTF-8 is kept byte for byte as it came, but for a byte order mark;
+one in an encoding that it declares is decoded (see `encodings`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from codemill.pipeline.documents import DOCUMENTS, DROPPED, STAGE_OF_REASON, dro
 from codemill.pipeline.language import canonical_languages, detect_languages
 from codemill.pipeline.license import header_licenses
 from codemill.pipeline.notices import Notice, notice_rows
+from codemill.pipeline.sources.encodings import decode, invisible, suspicions, valid_utf8
 
 BATCH_TEXT_BYTES = 8 * 1024 * 1024  # of text in a batch, about
 _BATCH_ROWS = 16_384  # bounds a batch of very small or of dropped files
@@ -105,24 +107,15 @@ RAW = pa.schema(
 
 def sift(raw: pa.RecordBatch, source: Source, max_size_bytes: int) -> Iterator[pa.RecordBatch]:
     """Turn a batch of RAW into one of DOCUMENTS (where any is left) and some of DROPPED."""
-    size_rule = f" bytes; filter.max_size_bytes is {max_size_bytes}"
-    for reason, find in (
-        ("null_text", lambda text: text.is_null()),
-        ("too_large", lambda text: pc.greater(pc.binary_length(text), max_size_bytes)),
-        ("binary", _has_nul),
-        ("not_utf8", lambda text: pa.array(~valid_utf8(text))),
-    ):
-        mask = find(raw.column("text")).to_numpy(zero_copy_only=False)
-        if mask.any():
-            raw, bad = split_rows(raw, mask)
-            rows = _rows(bad, source, pa.nulls(len(bad), pa.string()))
-            sizes = rows.column("size_bytes").cast(pa.string())
-            detail = pc.binary_join_element_wise(sizes, size_rule, "") if reason == "too_large" else None
-            yield dropped_rows(rows, reason, detail)
-    if len(raw):
-        texts = raw.column("text").cast(pa.large_string())
-        documents = _rows(raw, source, document_ids(texts)).append_column("text", texts)
-        blank = pc.or_(pc.utf8_is_space(texts), pc.equal(pc.binary_length(texts), 0))
+    rest = raw.append_column("encoding", pa.nulls(len(raw), pa.string()))
+    rest = yield from _drop(rest, ("null_text", "too_large"), source, max_size_bytes)
+    if source.decode != "never":
+        rest = _decoded(rest, source.decode)
+    rest = yield from _drop(rest, ("too_large", "binary", "not_utf8"), source, max_size_bytes)
+    if len(rest):
+        texts = rest.column("text").cast(pa.large_string())
+        documents = _rows(rest, source, document_ids(texts)).append_column("text", texts)
+        blank = invisible(texts)
         if pc.any(blank).as_py():
             documents, empty = split_rows(documents, blank.to_numpy(zero_copy_only=False))
             yield dropped_rows(empty, "empty")
@@ -130,17 +123,51 @@ def sift(raw: pa.RecordBatch, source: Source, max_size_bytes: int) -> Iterator[p
             yield _complete(documents, source)
 
 
+def _drop(
+    raw: pa.RecordBatch, reasons: Sequence[str], source: Source, max_size_bytes: int
+) -> Generator[pa.RecordBatch, None, pa.RecordBatch]:
+    """Batches of DROPPED, the rows that the reasons hold for; returns the others."""
+    for reason in reasons:
+        texts = raw.column("text")
+        if reason == "null_text":
+            mask = texts.is_null().to_numpy(zero_copy_only=False)
+        elif reason == "too_large":
+            mask = pc.greater(pc.binary_length(texts), max_size_bytes).to_numpy(zero_copy_only=False)
+        else:
+            mask = _has_nul(texts) if reason == "binary" else ~valid_utf8(texts)
+        if mask.any():
+            raw, bad = split_rows(raw, mask)
+            rows = _rows(bad, source, pa.nulls(len(bad), pa.string()))
+            yield dropped_rows(rows, reason, _detail(reason, bad.column("text"), max_size_bytes))
+    return raw
+
+
+def _decoded(raw: pa.RecordBatch, rule: str) -> pa.RecordBatch:
+    """The rows with decoded texts, and what they were decoded from."""
+    found = decode(raw.column("text"), rule)
+    columns = {"text": found.texts, "encoding": found.encodings}
+    return pa.record_batch([columns.get(name, raw.column(name)) for name in raw.schema.names], raw.schema.names)
+
+
+def _detail(reason: str, texts: pa.Array, max_size_bytes: int) -> pa.Array | None:
+    if reason == "too_large":
+        sizes = pc.binary_length(texts).cast(pa.string())
+        return pc.binary_join_element_wise(sizes, f" bytes; filter.max_size_bytes is {max_size_bytes}", "")
+    if reason == "not_utf8":
+        return pa.array([each or None for each in suspicions(texts.to_pylist())], pa.string())
+    return None
+
+
 def _rows(raw: pa.RecordBatch, source: Source, ids: pa.Array) -> pa.RecordBatch:
     """The raw rows with id, source and size instead of text."""
     sizes = pc.binary_length(raw.column("text")).cast(pa.int64())
-    known = {name: raw.column(name) for name in RAW.names if name != "text"}
+    known = {name: raw.column(name) for name in raw.schema.names if name != "text"}
     return pa.record_batch({"id": ids, "source": pa.repeat(source.name, len(raw)), "size_bytes": sizes, **known})
 
 
 def _complete(documents: pa.RecordBatch, source: Source) -> pa.RecordBatch:
     """Find language and licence where no column says them."""
     columns = {name: documents.column(name) for name in documents.schema.names}
-    columns["encoding"] = pa.nulls(len(documents), pa.string())
     columns["language"] = canonical_languages(columns["language"])
     if columns["language"].null_count:
         detected = detect_languages(columns["path"], columns["text"])
@@ -175,26 +202,14 @@ def _license(columns: dict[str, pa.Array], source: Source) -> dict[str, pa.Array
     }
 
 
-def _has_nul(texts: pa.Array) -> pa.Array:
+def _has_nul(texts: pa.Array) -> np.ndarray:
     """bool[n]: which texts have a NUL byte, by the least byte of each (40 times as quick as Arrow's search)."""
     offsets, data = text_buffers(texts)
     filled = np.flatnonzero(np.diff(offsets))
     found = np.zeros(len(texts), bool)
     if len(filled):
         found[filled] = np.minimum.reduceat(data[: offsets[-1]], offsets[:-1][filled]) == 0
-    return pa.array(found)
-
-
-def valid_utf8(texts: pa.Array) -> np.ndarray:
-    """bool[n]: which texts are valid UTF-8, by Arrow's own check, halving what does not pass."""
-    try:
-        texts.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        if len(texts) == 1:
-            return np.zeros(1, bool)
-        half = len(texts) // 2
-        return np.concatenate([valid_utf8(texts[:half]), valid_utf8(texts[half:])])
-    return np.ones(len(texts), bool)
+    return found
 
 
 class Gatherer:

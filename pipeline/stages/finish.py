@@ -32,7 +32,7 @@ from codemill.pipeline.stages.frame import (
 )
 from codemill.pipeline.stages.ingest import PartitionOfRow
 
-VERSION = 1
+VERSION = 2
 COUNTS = schema_of(
     "counts",
     [
@@ -50,6 +50,10 @@ REDACTED = schema_of(
     [pa.field("kind", pa.string()), pa.field("documents", pa.int64()), pa.field("count", pa.int64())],
 )
 NAMED = schema_of("named", [pa.field("id", pa.string())])
+ENCODINGS = schema_of(  # of kept documents that were not plain UTF-8
+    "encodings",
+    [pa.field("encoding", pa.string()), pa.field("documents", pa.int64())],
+)
 INPUTS = schema_of(
     "inputs",
     [
@@ -119,7 +123,7 @@ def run_count(context: Context, kept: Survivors, sizes: list[int], upstream: lis
 
     def body(work: Work) -> dict[str, Any]:
         folders = (context.folder("tokens"), context.folder("mixture")) if context.config.tokenizer else None
-        kinds = {"counts": COUNTS, "redacted": REDACTED, "inputs": INPUTS}
+        kinds = {"counts": COUNTS, "redacted": REDACTED, "encodings": ENCODINGS, "inputs": INPUTS}
         work.write(Mapped(part_rows(sizes), CountPart(kept, folders)), kinds, "count")
         return {}
 
@@ -201,8 +205,11 @@ class CountPart:
         part = row.column("part")[0].as_py()
         dropped = all_dropped(self.kept, part)
         columns = ["id", "source", "repo", "path", "language", "size_bytes"]
-        batches = list(self.kept.read(part, columns))
-        kept = pa.Table.from_batches(batches) if batches else DROPPED.empty_table().select(columns)
+        batches = list(self.kept.read(part, [*columns, "encoding"]))
+        kept = pa.Table.from_batches(batches) if batches else DOCUMENTS.empty_table().select([*columns, "encoding"])
+        decoded = kept.filter(kept.column("encoding").is_valid()).group_by("encoding", use_threads=False)
+        yield from _as(ENCODINGS, decoded.aggregate([("id", "count")]), ["encoding", "id_count"])
+        kept = kept.select(columns)
         yield from _counts(kept, dropped, self._tokens(part, kept))
         yield from self._redacted(part, kept)
         yield from _inputs(

@@ -52,7 +52,7 @@ from codemill.pipeline.stages.frame import (
 )
 from codemill.pipeline.stages.losses import CAME_IN, came_in, reads, require_listed, require_read
 
-VERSION = 3
+VERSION = 4
 _EASY_PARTITIONS, _EASY_PARTITION_BYTES = 64, 8 << 20
 KINDS = {
     "documents": DOCUMENTS,

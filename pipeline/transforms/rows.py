@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from codemill.errors import ConfigError, DataError
 from codemill.hashing import document_ids, draws, hash_texts, id_words
 from codemill.pipeline.sources.columns import as_json, is_text, text_bytes
-from codemill.pipeline.sources.sift import valid_utf8
+from codemill.pipeline.sources.encodings import valid_utf8
 from codemill.tokenize.lists import one_array
 
 PREFIX = "codemill_"
