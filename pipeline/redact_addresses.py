@@ -12,7 +12,7 @@ from codemill.pipeline.redact_candidate import EMAIL, IP_ADDRESS, Candidate, Spa
 _DOMAINS = Path(__file__).with_name("top_level_domains.txt")
 # RFC 5321 and 6531: a label is of letters and digits of any script; `_` only in the local part.
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
-_ADDRESS = re.compile(rf"(?P<local>\w(?:[\w.+-]*[\w+-])?)@(?P<domain>(?:{_LABEL}[.。])+(?P<top>{_LABEL}))\.?")
+_ADDRESS = re.compile(rf"(?P<local>\w(?:[\w.+-]*[\w+-])?)@(?P<domain>(?:{_LABEL}[.。])+(?P<top>{_LABEL}))[.。]?")
 _VERSION = re.compile(r"v?[0-9]+\.[0-9]|[0-9]x\.|v[0-9]+\.", re.IGNORECASE)  # a package's, or `icon@2x.png`
 # Chinese, Japanese and Korean are written without blanks; an address may follow a word at once.
 _RUN_ON = re.compile(r".*[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uff00-\uff65]", re.DOTALL)
@@ -33,6 +33,7 @@ _EXTENSIONS = frozenset(
     )
 )
 _SCRIPTS = frozenset(("java", "md", "mov", "pl", "pm", "ps", "py", "rs", "sh", "so", "zip"))  # files mostly
+_ATTRIBUTES = frozenset(("data", "id", "is", "map", "name", "page", "st", "to"))  # of objects mostly
 _PLACE_USERS = frozenset(("git", "hg", "svn"))  # `git@host:path` is a place, not a person
 _PATH_BEFORE = re.compile(rb"[\w.-]/[\w./-]*$")
 
@@ -89,6 +90,8 @@ def _is_code(before: bytes, local: str, domain: str, top: str) -> bool:
         return True
     if top in _SCRIPTS and len(labels) == 2:
         return len(local) == 1 or bool(_PATH_BEFORE.search(before)) or labels[0] in ("latest", "next", "main", "master")
+    if len(local) == 1 and len(labels) == 2 and top in _ATTRIBUTES:
+        return not before.endswith((b"<", b'"', b"'", b":"))
     return len(labels[0]) == 1 and len(labels) == 2 and top in _EXTENSIONS
 
 
@@ -106,17 +109,20 @@ _PUBLIC_DNS = frozenset(
 )
 # What makes four groups a version, the number of a section, or a part of a file's name: the words and signs before it,
 _NUMBER_BEFORE = re.compile(
-    rb"(?:(?:version\w*|ver|vers|release|rev|revision|build|section|sect?\.|chapter|clause|appendix|annex|table|figure|tag"
-    rb"|oid|sdk|runtime|firmware|driver|chrom(?:e|ium)\w*|firefox|edge?|safari|opera|opr|vivaldi|brave|electron|webview\w*"
-    rb"|dotnet|nuget|package|upgrade|update|patch|hotfix|assembly\w*|product\w*|file\w*version|[=~<>!^]=|~>)s?"
+    rb"(?:(?:version\w*|(?<![a-z])(?:ver|vers|release|rev|revision|build|section|sect?\.|chapter|clause|appendix|annex"
+    rb"|table|figure|tag|oid\w*|sdk|runtime|firmware|driver|chrom(?:e|ium)\w*|firefox|edge?|safari|opera|opr|vivaldi|brave"
+    rb"|electron|webview\w*|dotnet|nuget|package|upgrade|update|patch|hotfix|assembly\w*|product\w*)|[=~<>!^]=|~>)s?"
     rb"[\"'`\])]*\s*(?:is|=|:|,|\(|>|/)?\s*[\"'`(\[]?[v=]?|[A-Za-z]-|[0-9]\s?-\s?|[+$%^~]|(?<!/)/|\s[<>]=?\s?"
-    rb"|[\w.-]+:[\w.-]+:|[\w\]-]\s\((?:[<>=~]+\s?)?|@[\w.-]+/[\w.-]+@|\bv)$",
+    rb"|(?:upgrad|downgrad|updat|patch|bump)\w*\b[^\n]{0,24}\b(?:to|from)\s+v?|(?<![\d.])[0-9]*\.[0-9]+[ ,]|\w<"
+    rb"|\xc2\xa7 ?|\w/[\w.-]+:|[\w.-]+:[\w.-]+:|[\w\]-]\s\((?:[<>=~]+\s?)?|@[\w.-]+/[\w.-]+@|\bv)$",
     re.IGNORECASE,
 )
 _NUMBER_AFTER = re.compile(  # what follows it,
-    rb"-[A-Za-z]|[+*]|\.(?:tar|zip|exe|dll|so|nupkg|jar|whl|deb|rpm|msi|gem)\b|,\s*(?:culture|publickeytoken|neutral)",
+    rb"-[A-Za-z]|-[0-9]{1,2}(?![0-9.])|[+*]|\.(?:tar|zip|exe|dll|so|nupkg|jar|whl|deb|rpm|msi|gem)\b|,\s*(?:culture|publickeytoken|neutral)",
     re.IGNORECASE,
 )
+# Of documentation (RFC 9637), and of relays that are no more (RFC 7526): not yet in the tables of older Pythons.
+_RESERVED_NETWORKS = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))
 _LARGEST_IN_NUMBER = 31  # or that all its groups are small, which holds for 1 in 4,096 addresses
 
 
@@ -127,6 +133,8 @@ def ip_address(c: Candidate) -> Span | None:
     except ValueError:
         return None
     if not address.is_global or address.is_multicast or address.is_reserved or str(address) in _PUBLIC_DNS:
+        return None
+    if any(address.version == network.version and address in network for network in _RESERVED_NETWORKS):
         return None
     after = c.after
     if _is_network(address, after) or (address.version == 4 and _is_number(address.packed, c.before, after)):

@@ -23,9 +23,31 @@ HASHES = 0x9E3779B1, 0x85EBCA6B  # 2^32 / the golden ratio (Knuth, volume 3, sec
 _WILD = {
     "?": string.ascii_lowercase + string.digits,
     "*": bytes(range(256)).decode("latin-1"),
-    "~": "=:\"' ]\\>",
+    "~": "=:\"' ]\\>(",
 }
-NAME_ANCHORS = ("pass", "pwd*", "pswd", "cret", "oken", "key*", "cred", "salt", "pat~", "uth~", "fied", "senh", "kenn")
+NAME_ANCHORS = (
+    "pass",
+    "pwd*",
+    "pswd",
+    "cret",
+    "oken",
+    "key*",
+    "cred",
+    "salt",
+    "pat~",
+    "uth~",
+    "fied",
+    "senh",
+    "kenn",
+    "?pw~",
+    "_pw~",
+    "psk~",
+    "sig=",
+    "estr",
+    "gin(",
+    "run(",
+    "pdo(",
+)
 # `"d":`, a member of a JSON web key; `<d>`, an element of an XML key (their values are base64).
 MEMBER_ANCHORS = (
     *(f"{quote}{name}{quote}{after}" for quote in "\"'" for name in "dpqk" for after in ": "),
@@ -36,7 +58,7 @@ MEMBER_ANCHORS = (
 )
 # Programs that take a password as an argument; schemes of the header Authorization; ports of pgpass.
 COMMAND_ANCHORS = (
-    *("ysql", "iadb", "curl", "shpa", "-cli", "ongo", "dock", "sqlc", "smbc", "lftp", "ldap"),
+    *("ysql", "iadb", "curl", "shpa", "-cli", "ongo", "dock", "sqlc", "smbc", "lftp", "ldap", "enss", "hin:"),
     *("asic", "eare", ":543", ":643", ":*:*"),
 )
 _PRIVATE_KEY_ANCHORS = ("begi", "e-li")  # BEGIN, Private-Lines

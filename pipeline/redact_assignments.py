@@ -6,6 +6,8 @@ bytes are looked at, a bounded number of them.
 
 from __future__ import annotations
 
+import numpy as np
+
 from codemill.kernels import kernel
 from codemill.pipeline.redact_bytes import (
     ALNUM,
@@ -31,7 +33,7 @@ from codemill.pipeline.redact_bytes import (
 )
 
 # How a value is given to its name.
-QUOTED, BARE_LONG, LINE, PART, ELEMENT, ARGUMENT, AFTER_BLANK, WRAPPED, DEFAULT, PAIR = range(10)
+QUOTED, BARE_LONG, LINE, PART, ELEMENT, ARGUMENT, AFTER_BLANK, WRAPPED, DEFAULT, PAIR, AFTER_TYPE = range(11)
 
 MAX_NAME_BYTES = 64
 MAX_VALUE_BYTES = 256
@@ -43,7 +45,10 @@ _MAX_CALL_BYTES = 40
 _MAX_DEFAULT_BYTES = 120
 _AT, _COLON, _EQUALS, _BACKSLASH, _HASH_SIGN, _COMMA = (ord(c) for c in "@:=\\#,")
 _NEWLINE, _RETURN, _GREATER, _LESS, _SLASH, _OPEN, _BRACKET = (ord(c) for c in "\n\r></([")
-_QUESTION, _BAR, _MINUS, _B, _R, _V = (ord(c) for c in "?|-brv")
+_QUESTION, _BAR, _MINUS, _B, _R, _BRACE, _CLOSE_BRACE, _CLOSE = (ord(c) for c in "?|-br{}]")
+_VALUE_WORD, _DEFAULT_WORD = (np.frombuffer(word, np.uint8) for word in (b"value", b"default"))
+_CDATA = np.frombuffer(b"<![cdata[", np.uint8)
+_MAX_TAG_BYTES = 24
 _DOLLAR = ord("$")
 
 
@@ -88,6 +93,7 @@ def _bare(data, end, i, settings):
     """
     stop = forward(data, i, min(end, i + MAX_VALUE_BYTES + 1), BARE)
     attached = data[i - 1] == _EQUALS
+    stated = attached or data[i - 1] == _COLON or data[i - 2] == _COLON or data[i - 2] == _EQUALS
     if stop - i >= MIN_BARE_VALUE_BYTES and attached:
         return i, stop, BARE_LONG
     stop = i
@@ -99,7 +105,7 @@ def _bare(data, end, i, settings):
     whole = rest == end or data[rest] == _NEWLINE or data[rest] == _RETURN or comment
     if settings and whole:
         return i, stop, LINE
-    if not attached:
+    if not stated:
         return -1, stop, LINE
     if not (settings and rest > stop):
         stop = i
@@ -128,7 +134,7 @@ def _default(data, end, i):
             start, stop = _quoted(data, end, k)
             before = backward(data, k, i, BLANK)
             sign = data[before - 1]
-            follows = sign in (_COMMA, _BAR, _QUESTION, _COLON)
+            follows = sign in (_COMMA, _BAR, _QUESTION) or (sign == _COLON and data[before - 2] == _QUESTION)
             if before > i and (follows or (FOLD[sign] == _R and before < k)) and start >= 0:
                 found = (start, stop)
             k = max(k, stop)
@@ -138,12 +144,14 @@ def _default(data, end, i):
 
 @kernel
 def _operator(data, end, i):
-    """Where the operator ends that begins at i: `=`, `:`, `=>`, `:=`, `==`, `||=`, `->`; i for none."""
+    """Where the operator ends that begins at i: `=`, `:`, `=>`, `:=`, `==`, `||=`, `->`, `<-`; i for none."""
     stop = forward(data, i, min(end, i + 3), OPERATOR)
     if stop > i:
         return i if data[i] == _GREATER else stop
     first = data[i] if i < end else 0
     if first == _MINUS and i + 1 < end and data[i + 1] == _GREATER:
+        return i + 2
+    if first == _LESS and i + 1 < end and data[i + 1] == _MINUS:
         return i + 2
     if first in (_QUESTION, _BAR):
         k = i + 1
@@ -155,17 +163,29 @@ def _operator(data, end, i):
 
 
 @kernel
+def _is_word(data, i, end, word):
+    """Whether data[i:end] is a word, in any case."""
+    same = 0
+    while same < len(word) and i + same < end and FOLD[data[i + same]] == word[same]:
+        same += 1
+    return same == len(word) == end - i
+
+
+@kernel
 def _pair(data, end, i):
-    """Where the value begins of `"name": ..., "value": ...`, whose second key may begin at i; -1 for none."""
+    """Where the value begins of `"name": ..., "value": ...`, whose second key may begin at i; -1 for none.
+
+    The second key is `value`, or the `default` of a variable of Terraform.
+    """
     k = forward(data, i, min(end, i + _MAX_GAP_BYTES), SPACE)
-    if k < end and data[k] == _COMMA:
+    if k < end and data[k] in (_COMMA, _BRACE):
         k = forward(data, k + 1, min(end, i + _MAX_GAP_BYTES), SPACE)
     k = forward(data, k, min(end, k + 3), CLOSER)
-    if k + 6 >= end or FOLD[data[k]] != _V or FOLD[data[k + 4]] != ord("e") or FOLD[data[k + 2]] != ord("l"):
+    word = k
+    k = forward(data, k, min(end, k + 8), WORD)
+    if not (_is_word(data, word, k, _VALUE_WORD) or _is_word(data, word, k, _DEFAULT_WORD)):
         return -1
-    if FOLD[data[k + 1]] != ord("a") or FOLD[data[k + 3]] != ord("u"):
-        return -1
-    k = forward(data, k + 5, min(end, k + 8), CLOSER)
+    k = forward(data, k, min(end, k + 3), CLOSER)
     k = forward(data, k, min(end, k + _MAX_BLANKS), BLANK)
     stop = forward(data, k, min(end, k + 2), OPERATOR)
     return forward(data, stop, min(end, stop + _MAX_BLANKS), BLANK) if stop > k else -1
@@ -173,12 +193,55 @@ def _pair(data, end, i):
 
 @kernel
 def _element(data, end, i):
-    """(start, end) of the text of an XML element that begins at i; start -1 for none."""
+    """(start, end) of the text of an XML element, or of its CDATA, that begins at i; start -1 for none."""
+    if i + 9 < end and _is_word(data, i, i + 9, _CDATA):
+        stop = i + 9
+        while stop < min(end, i + 9 + MAX_VALUE_BYTES + 1) and CLASSES[data[stop]] & VALUE and data[stop] != _CLOSE:
+            stop += 1
+        return (i + 9 if stop < end and data[stop] == _CLOSE else -1), stop
     stop = i
     limit = min(end, i + MAX_VALUE_BYTES + 1)
     while stop < limit and CLASSES[data[stop]] & VALUE and data[stop] != _LESS:
         stop += 1
     return (i if stop + 1 < end and data[stop] == _LESS and data[stop + 1] == _SLASH else -1), stop
+
+
+@kernel
+def _next_element(data, end, i):
+    """Where the text of the next element begins, after the end tag that begins at i; -1 for none."""
+    i = forward(data, i + 2, min(end, i + 2 + _MAX_TAG_BYTES), WORD)
+    if i >= end or data[i] != _GREATER:
+        return -1
+    i = forward(data, i + 1, min(end, i + 1 + _MAX_GAP_BYTES), SPACE)
+    if i >= end or data[i] != _LESS:
+        return -1
+    i = forward(data, i + 1, min(end, i + 1 + _MAX_TAG_BYTES), WORD)
+    return i + 1 if i < end and data[i] == _GREATER else -1
+
+
+@kernel
+def _arguments(data, end, i):
+    """(start, end) of the only literal, or the second, of a list that begins at i; start -1 for none."""
+    start, stop = _quoted(data, end, forward(data, i, min(end, i + _MAX_GAP_BYTES), SPACE))
+    if start >= 0 and stop + 2 < end and data[stop + 1] == _COMMA:
+        second, last = _quoted(data, end, forward(data, stop + 2, min(end, stop + 2 + _MAX_BLANKS), BLANK))
+        if second >= 0:
+            return second, last
+    return start, stop
+
+
+@kernel
+def _after_type(data, end, i):
+    """Where the operator ends that follows a type, or the accessors of a property, at i; -1 for none."""
+    if data[i] == _BRACE:
+        stop = i
+        while stop < min(end, i + _MAX_CALL_BYTES) and data[stop] != _CLOSE_BRACE:
+            stop += 1
+        stop = forward(data, stop + 1, min(end, stop + 1 + _MAX_BLANKS), BLANK)
+    else:
+        stop = forward(data, i, min(end, i + _MAX_TAG_BYTES), WORD | BLANK)
+    known = stop > i and stop + 1 < end and data[stop] == _EQUALS and CLASSES[data[stop + 1]] & OPERATOR == 0
+    return stop + 1 if known else -1
 
 
 @kernel
@@ -237,6 +300,8 @@ def _given(data, end, i, settings):
     if stop > at:
         stop = _typed(data, end, at, stop)
         value = forward(data, stop, min(end, stop + _MAX_BLANKS), BLANK)
+        if value + 1 < end and data[value] == _OPEN and CLASSES[data[value + 1]] & SPACE:
+            value += 1
         if value < end and (data[value] == _NEWLINE or data[value] == _RETURN):
             value = forward(data, value, min(end, value + _MAX_GAP_BYTES), SPACE)
             start, stop = _quoted(data, end, value)
@@ -246,13 +311,26 @@ def _given(data, end, i, settings):
     if pair >= 0:
         start, stop, _ = _value(data, end, pair, True)
         return start, stop, PAIR
+    if data[at] == _LESS and at == name and at + 2 < end and data[at + 1] == _SLASH:
+        text = _next_element(data, end, at)
+        if text >= 0:
+            start, stop = _element(data, end, text)
+            return start, stop, ELEMENT
     if data[at] == _GREATER and at == closed:
         start, stop = _element(data, end, at + 1)
         return start, stop, ELEMENT
-    quoted = closed > name and CLASSES[data[closed - 1]] & QUOTE != 0
-    if (data[at] == _COMMA and quoted) or (data[at] == _OPEN and closed == name):
+    if data[at] == _COMMA:
         start, stop = _quoted(data, end, forward(data, at + 1, min(end, at + 1 + _MAX_GAP_BYTES), SPACE))
         return start, stop, ARGUMENT
+    if data[at] == _BRACE or (data[at] == _OPEN and closed == name):
+        start, stop = _arguments(data, end, at + 1)
+        if start >= 0:
+            return start, stop, ARGUMENT
+    typed = _after_type(data, end, at) if at > name and closed == name else -1
+    if typed >= 0:
+        start, stop = _quoted(data, end, forward(data, typed, min(end, typed + _MAX_BLANKS), BLANK))
+        if start >= 0:
+            return start, stop, AFTER_TYPE
     if at > name:
         start, stop = _after_blank(data, end, at)
         return start, stop, AFTER_BLANK

@@ -45,7 +45,7 @@ def _classes() -> np.ndarray:
         LOCAL: alnum + "._+-",
         DOMAIN: alnum + "-.",
         BASE64: alnum + "_-+/=",
-        BARE: alnum + "_+/=.-",
+        BARE: alnum + "_+/=.%-",
         CLOSER: "])\"'`\\",
         BLANK: " \t",
         SPACE: " \t\r\n",

@@ -24,7 +24,9 @@ _COMMANDS = re.compile(
     + rb"|\bredis-cli\b[^\n]{0,160}?\s-a\s+" + _argument("e")
     + rb"|\b(?:mongo(?:sh|dump|restore|export|import)?|docker\s+login|podman\s+login|sqlcmd)\b[^\n]{0,160}?\s-[pP]\s+"
     + _argument("f")
-    + rb"|\bldap(?:search|modify|add|delete|passwd|whoami)\b[^\n]{0,160}?\s-w\s+" + _argument("g"),
+    + rb"|\bldap(?:search|modify|add|delete|passwd|whoami)\b[^\n]{0,160}?\s-w\s+" + _argument("g")
+    + rb"|\bopenssl\b[^\n]{0,160}?\s-pass(?:in|out)?\s+[\"']?pass:" + _argument("h")
+    + rb"|\bjdbc:oracle:(?:thin|oci):[\w.-]{1,64}/(?P<j>[^\s\"'@/]{4,64})@",
 )  # fmt: skip
 _HEADER = re.compile(rb"\b(?P<scheme>(?i:basic|bearer))(?:\s+|%20)(?P<value>[A-Za-z0-9+/_.~-]{8,2048}={0,2})")
 # host:port:database:user:password (PostgreSQL's documentation, section 34.16)

@@ -171,7 +171,7 @@ def _secrets(data, bounds, i, word, flags, settings, row, shapes, found, count):
     if flags & _IS_NAME:
         name, start, stop, form = assignments.assignment(data, begin, end, i, settings)
         # A name of several anchors, `password_key`, proposes its value once.
-        if start >= 0 and not (count and found[count - 1, RULE] == ASSIGNMENT and found[count - 1, START] == start):
+        if start >= 0 and not (count and found[count - 1, START] == start and found[count - 1, CONTEXT] == name):
             count = _append(found, count, (row, ASSIGNMENT, name, start, stop, form))
     if flags & _IS_PRIVATE_KEY:
         after_dash = i - 4 >= begin and data[i - 4] == _DASH

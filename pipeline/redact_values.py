@@ -51,7 +51,8 @@ def _literal(shape: str) -> str:
 
 _PASSWORD_NAME = re.compile(
     r"passw(?:or[dt])?s?|passphrase|passcode|kennwort|(?:^|[^a-z])(?:pass|pwd?|pswd?|psw|senha)(?![a-z])"
-    r"|(?-i:[a-z](?:Pass|Pwd|Pswd)(?![a-z]))|[a-z](?:pwd|passwd|pswd)(?![a-z])|(?:db|my|root|admin|user|ssh|pg)pass(?![a-z])",
+    r"|(?-i:[a-z](?:Pass|Pwd|Pswd)(?![a-z]))|[a-z](?:pwd|passwd|pswd)(?![a-z])|(?:db|my|root|admin|user|ssh|pg|require|bind|smtp|wifi|key|store)pass(?![a-z])"
+    r"|(?:^|[^a-z])psk$|[a-z_-]pw(?![a-z])|(?:^|_)pw$|securestring$",
     re.IGNORECASE,
 )
 _KEY_NAME = re.compile(
@@ -59,7 +60,7 @@ _KEY_NAME = re.compile(
     r"|(?:api|access|auth|authentication|private|priv|service|account|encrypt(?:ion)?|signing|sign|master|shared|consumer"
     r"|app|application|client|deploy|storage|session|jwt|hmac|admin|root|write|license|licence|subscription|webhook"
     r"|security|pre[_-]?shared|ssh|nonce|logged[_-]?in|aes|des|cipher|crypto|project|server|bot|push|publish|upload"
-    r"|[a-z]{2,}ing|function|bearer|refresh|registry|vault|wifi|wpa)[_.-]?key(?![a-z])",
+    r"|[a-z]{2,}ing|function|bearer|refresh|registry|vault|wifi|wpa|fernet|kms|admin|search[_-]?admin)[_.-]?key(?![a-z])",
     re.IGNORECASE,
 )
 _NOT_SECRET_NAME = re.compile(  # `password_hash`, `token_url`, `public_key`, but not `profile_password`
@@ -68,17 +69,24 @@ _NOT_SECRET_NAME = re.compile(  # `password_hash`, `token_url`, `public_key`, bu
     r"|(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credential|key)s?[_-]?"
     r"(?:regex|pattern|type|ids?(?![a-z])|ur[il]|path|file|name|label|prompt|help|hint|field|len|size|min|max|policy"
     r"|last|changed|date|expir|class|format|version|prefix|suffix|header|param|placeholder|message|error|count|limit"
-    r"|column|index|kind|endpoint|arn)",
+    r"|column|index|kind|endpoint|arn|encryption|encoder|algorithm|scheme|method|mechanism|mode|source)",
     re.IGNORECASE,
 )
-_UUID_NAME = re.compile(r"_authtoken|(?:api|access|secret|auth)[_-]?key$", re.IGNORECASE)
+_UUID_NAME = re.compile(
+    r"_authtoken|(?:api|access|secret|auth)[_-]?key$|(?:api|access|auth|upload|codecov|consul|http|npm)[_-]?token$",
+    re.IGNORECASE,
+)
 _NAME = re.compile(r"[\w.-]*", re.ASCII)
+
+_LOGIN_NAME = re.compile(r"(?:login|auth|credentials?|begin|pdo|run)$", re.IGNORECASE)
 
 # Values.
 
+_DISCORD = re.compile(r"[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}")
+_MIN_SIGNATURE = 40
 _PLACEHOLDER = re.compile(
     r"example|(?<![a-z])your(?![a-z])|your[_-]|change[_-]?(?:me|this|it)|changeit|placeholder|dummy|sample|xxx|\*\*\*|\.\.\."
-    r"|redacted|todo|replace[_-]?(?:me|this|with)|insert[_-]|passw(?:or)?d|passphrase|passcode|secret|token|credential"
+    r"|redacted|todo|replace[_-]?(?:me|this|with)|insert[_-]|passw(?:or)?[dt]|passphrase|passcode|secret|token|credential"
     r"|(?<![A-Za-z])(?:my)?keys?(?![A-Za-z])|(?-i:[a-z]Key(?![a-z]))|api[_-]?key|undefined|<[^<>]*>|fixme|fake|mock",
     re.IGNORECASE,
 )
@@ -87,6 +95,7 @@ _WORDS = re.compile(r"[A-Za-z]+(?:[-.][A-Za-z]+)*[!?:.,;*]*")
 _REFERENCE = re.compile(
     r"[A-Za-z_][\w-]*(?:(?:[./:\\]+|->)[A-Za-z_][\w-]*)+(?:[./:\\][\w./:\\>-]*)?|\.{0,2}/.*|[$%&@].*|\w+\(.*"
 )
+_CALL = re.compile(r"[A-Za-z_][\w.:>-]*[(\[]")
 _TEMPLATE = re.compile(r"\{[^{}]*\}|<[^<>]*>|\([^()]*\)|\$\{|\{\{|%\(")
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Za-z]+[0-9]{1,3}")
 _MIN_KEY_LENGTH = 16
@@ -151,7 +160,7 @@ _FLAG = re.compile(rb"(?:^|[\s\"'`(=])(?:-e|--env|--?[\w-]*|export|set|ENV|ARG|-
 # Names after which a blank is an operator: definitions, options, SQL, .netrc, redis.conf.
 _DEFINES = re.compile(
     rb"#\s*define\s+$|(?:^|\n)\s*(?:ENV|ARG)\s+$|--?$|(?:^|\n)\s*(?:set|setenv|setx|export|default)\s+$"
-    rb"|login\s+\S+\s+$|\b(?:user|role|login|with|by|encrypted)\s+(?:[\"'`\w@%.-]+\s+)*$|(?:^|\n)\s*(?:require|master)?$",
+    rb"|authorization[\"']?\s*[:=]\s*[\"'`]?$|[:({]$|login\s+\S+\s+$|\b(?:user|role|login|with|by|encrypted)\s+(?:[\"'`\w@%.-]+\s+)*$|(?:^|\n)\s*(?:require|master)?$",
     re.IGNORECASE,
 )
 _LOOKUP = re.compile(rb"env|config|default|get|option|param|setting|prop|\bor\b|\|\||\?", re.IGNORECASE)
@@ -165,7 +174,11 @@ _BACK = 200
 
 def assignment(c: Candidate) -> Span | None:
     name = _NAME.match(str(c.data[c.context : c.start], "latin-1"))[0]  # type: ignore[index]  # it matches anything
-    if _NOT_SECRET_NAME.search(name) or (c.detail != forms.QUOTED and not _fits(c, name)):
+    if (
+        _NOT_SECRET_NAME.search(name)
+        or c.back(c.context, 2) == b"::"
+        or (c.detail != forms.QUOTED and not _fits(c, name))
+    ):
         return None
     end = c.end
     if c.detail in (forms.LINE, forms.BARE_LONG, forms.PART, forms.PAIR):
@@ -174,10 +187,22 @@ def assignment(c: Candidate) -> Span | None:
     value = str(c.data[c.start : end], "latin-1")
     if len(value) < forms.MIN_VALUE_BYTES:
         return None
+    if c.detail in (forms.ARGUMENT, forms.DEFAULT) and _LOGIN_NAME.search(name):
+        return _login(c, value)
+    if name.lower() == "sig":  # of a shared access signature of Azure, which has an expiry
+        return (c.start, end, KEY) if b"se=" in c.back(c.context, _BACK) and len(value) >= _MIN_SIGNATURE else None
     if _PASSWORD_NAME.search(name) or name.lower() == "identified":
         good = is_password if c.detail in (forms.QUOTED, forms.ELEMENT, forms.LINE, forms.WRAPPED) else _plain_password
         return (c.start, end, PASSWORD) if good(value) else None
     return (c.start, end, KEY) if _is_named_key(name, value) else None
+
+
+def _login(c: Candidate, value: str) -> Span | None:
+    """The password that follows a user in a call, or a bot's token."""
+    if _DISCORD.fullmatch(value):
+        return c.start, c.end, KEY
+    second = c.back(c.start, 8).rstrip(b"\"'`@ ").endswith(b",")
+    return (c.start, c.end, PASSWORD) if second and is_strong(value) else None
 
 
 def _plain_password(value: str) -> bool:
@@ -211,8 +236,11 @@ def _fits(c: Candidate, name: str) -> bool:
         if _CONNECTION.search(before):
             return is_password(value)
         alone = not before.strip() or (before[-1:].isspace() and not c.after[:1].strip())
-        known = bool(_FLAG.search(before)) or name.isupper() or (alone and not value.isalnum())
-        return is_strong(value) and known
+        if _CALL.match(value) or _REFERENCE.fullmatch(value) or before.endswith(b":"):  # code, or a name of a resource
+            return False
+        stated = b":" in between and not value.isalnum()
+        known = bool(_FLAG.search(before)) or name.isupper() or (alone and not value.isalnum()) or stated
+        return (is_strong(value) and known) or is_key(value)
     if form == forms.AFTER_BLANK:
         before = c.back(c.context, _BACK)
         if name.lower() == "identified" or b" by " in between.lower():
@@ -220,7 +248,10 @@ def _fits(c: Candidate, name: str) -> bool:
         quoted = between[-1:] in (b"'", b'"', b"`")
         return bool(_DEFINES.search(before)) and (quoted or is_strong(c.text) or is_key(c.text))
     if form == forms.DEFAULT:
-        return bool(_LOOKUP.search(between)) and is_strong(c.text)
+        looked_up = bool(_LOOKUP.search(between)) or name.lower().endswith("auth")
+        return looked_up and (is_strong(c.text) or is_key(c.text))
+    if form == forms.AFTER_TYPE:
+        return is_password(c.text)
     if form == forms.WRAPPED:
         return bool(_CONSTRUCTOR.search(between.rstrip(b"'\"`")))
     if form in (forms.ARGUMENT, forms.PAIR):

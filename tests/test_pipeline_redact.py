@@ -306,7 +306,8 @@ def test_lines_and_bytes_outside_the_spans_stay(text: str) -> None:
 
 
 NEAR_MISSES = st.sampled_from(
-    ["@", ".", ":", "::", "//", "a", "1", "2001", "255", "-BEG", "pass", "pwd", "key", "token", "cred", "=", ":=",
+    ["{", "}", "(", "value", "default", "</key><string>", "<![CDATA[", "]]>", "<-", "login(", "BY ", "&", ";",
+     "@", ".", ":", "::", "//", "a", "1", "2001", "255", "-BEG", "pass", "pwd", "key", "token", "cred", "=", ":=",
     "str",
      "'", '"', "`", "\\", "\\n", " ", "\t", "\n", "#", "[", "]", "_", "-", "akia", "SG.", "eyJ", "hook", "sk-",
      "q7", "é",

@@ -21,7 +21,7 @@ from codemill.pipeline.redact_shapes import rules, token_rules
 
 Found = tuple[int, int, int]  # (rule, start, end)
 
-_WILD = {"~": rb"[=:\"' \]\\>]", "*": rb"[\s\S]"}
+_WILD = {"?": rb"[a-z0-9]", "~": rb"[=:\"' \]\\>(]", "*": rb"[\s\S]"}
 _USERINFO = rb"[^\x00-\x20\x7f:/?@\[\]\"'`\\<>{}|,]"
 _LOCAL, _DOMAIN = rb"[\w.+\x80-\xff-]", rb"[A-Za-z0-9.\x80-\xff-]"
 _VALUE = rb"[^\x00-\x20\x7f]"
@@ -34,13 +34,20 @@ _BARE_VALUE = rb"[^\x00-\x20\x7f\"'`]"
 _WHOLE_LINE = re.compile(rb"(%b{0,257}+)(?:[ \t]{0,64}+(?:[\r\n]|\Z)|[ \t]{1,64}+#)" % _BARE_VALUE)
 _BEFORE_BLANK = re.compile(rb"(%b{0,257}+)[ \t]" % _BARE_VALUE)
 _PART = re.compile(rb"[^\x00-\x20\x7f;&,<>)}\]|\"'`\\]{0,257}+")
-_LONG = re.compile(rb"[\w+/=.-]{32,257}+")
-_OPERATOR = re.compile(rb"(?!>)[=:!>]{1,3}+|->|([?|])\1?=|[?|]:")
+_LONG = re.compile(rb"[\w+/=.%-]{32,257}+")
+_OPERATOR = re.compile(rb"(?!>)[=:!>]{1,3}+|->|<-|([?|])\1?=|[?|]:")
 _TYPED = re.compile(rb":[\w.\[\]|&'<>?!* ]{1,48}+=")
 _PAIR = re.compile(
-    rb"[ \t\r\n]*+(?:,[ \t\r\n]*+)?[\])\"'`\\]{0,3}+value[\])\"'`\\]{0,3}+[ \t]{0,16}+[=:!>]{1,2}+[ \t]{0,16}+", re.I
+    rb"[ \t\r\n]*+(?:[,{][ \t\r\n]*+)?[\])\"'`\\]{0,3}+(?:value|default)(?!\w)[\])\"'`\\]{0,3}+"
+    rb"[ \t]{0,16}+[=:!>]{1,2}+[ \t]{0,16}+",
+    re.IGNORECASE,
 )
-_ELEMENT = re.compile(rb"[^\x00-\x20\x7f<]{0,257}+(?=</)")
+_ELEMENT = re.compile(
+    rb"(?:<!\[cdata\[(?P<data>[^\x00-\x20\x7f\]]{0,257}+)(?=\])|(?P<text>[^\x00-\x20\x7f<]{0,257}+)(?=</))", re.I
+)
+_NEXT_ELEMENT = re.compile(rb"</\w{0,24}+>[ \t\r\n]{0,48}+<\w{0,24}+>")
+_ARGUMENT_GAP = rb"[ \t\r\n]{0,48}+"
+_AFTER_TYPE = re.compile(rb"(?:\{[^}]{0,39}+\}[ \t]{0,16}+|[\w \t]{1,24}+)=(?![=:!>])[ \t]{0,16}+")
 _CALLED = re.compile(rb"[\w.:!&*\[\](<> ]{1,40}+(?<=\()(?=[\"'`])")
 _MEMBER = re.compile(
     rb"(?=(?P<anchor>([\"'])[dpqk]\2[: ]|[dpqk]\\\":|(?:d[pq]|qi)[\"']:|[dpqk]: [\"']"
@@ -49,7 +56,7 @@ _MEMBER = re.compile(
 )
 _MEMBER_VALUE = re.compile(rb"[\])\"'`\\=:!> \t\r\n]{0,8}+([\w+/=\- \t\r\n]{0,2048}+)(?=[\])\"'`\\]|</)")
 _COMMANDS = re.compile(
-    rb"(?=(ysql|iadb|curl|shpa|-cli|ongo|dock|sqlc|smbc|lftp|ldap|asic|eare|:543|:643|:\*:\*))", re.IGNORECASE
+    rb"(?=(ysql|iadb|curl|shpa|-cli|ongo|dock|sqlc|smbc|lftp|ldap|enss|hin:|asic|eare|:543|:643|:\*:\*))", re.IGNORECASE
 )
 
 
@@ -153,18 +160,27 @@ def _given(text: bytes, at: int, settings: bool) -> tuple[Span, bool]:
     if operator:
         typed = _TYPED.match(text, place) if operator[0] == b":" else None
         value = _match(rb"[ \t]{0,16}+", text, typed.end() if typed else operator.end())
+        value += bool(re.match(rb"\([ \t\r\n]", text[value : value + 2]))
         if text[value : value + 1] in (b"\n", b"\r"):
             return _literal(text, _match(rb"[ \t\r\n]{0,48}+", text, value)), True
         return _value(text, value, settings)
     pair = _PAIR.match(text[: closed + 80], closed)
     if pair and re.match(rb"[\s,]{0,48}+", text[closed:]):
         return _value(text, pair.end(), True)[0], False
-    if text[place : place + 1] == b">" and place == closed:
-        element = _ELEMENT.match(text, place + 1)
-        return (element.span() if element else _NONE), True
-    quoted = closed > name and text[closed - 1 : closed] in (b'"', b"'", b"`")
-    if (text[place : place + 1] == b"," and quoted) or (text[place : place + 1] == b"(" and closed == name):
-        return _literal(text, _match(rb"[ \t\r\n]{0,48}+", text, place + 1)), False
+    sign = text[place : place + 1]
+    following = _NEXT_ELEMENT.match(text, place) if place == name else None
+    if following or (sign == b">" and place == closed):
+        element = _ELEMENT.match(text, following.end() if following else place + 1)
+        return (element.span(element.lastgroup or 0) if element else _NONE), True
+    if sign == b",":
+        return _literal(text, _match(_ARGUMENT_GAP, text, place + 1)), False
+    if sign == b"{" or (sign == b"(" and closed == name):
+        literal = _argument(text, place + 1)
+        if literal != _NONE:
+            return literal, False
+    typed = _AFTER_TYPE.match(text, place) if place > name == closed else None
+    if typed and _literal(text, typed.end()) != _NONE:
+        return _literal(text, typed.end()), False
     if place > name:
         by = re.compile(rb"by[ \t]{1,14}+", re.I).match(text, place)
         start = by.end() if by else place
@@ -184,6 +200,14 @@ def _literal(text: bytes, at: int) -> Span:
     return match.span("plain" if match["plain"] is not None else "nested") if match else _NONE
 
 
+def _argument(text: bytes, at: int) -> Span:
+    first = _literal(text, _match(_ARGUMENT_GAP, text, at))
+    if first != _NONE and text[first[1] + 1 : first[1] + 2] == b"," and first[1] + 2 < len(text):
+        second = _literal(text, _match(rb"[ \t]{0,16}+", text, first[1] + 2))
+        return second if second != _NONE else first
+    return first
+
+
 def _value(text: bytes, at: int, settings: bool) -> tuple[Span, bool]:
     literal = _literal(text, at)
     if literal != _NONE:
@@ -201,9 +225,10 @@ def _value(text: bytes, at: int, settings: bool) -> tuple[Span, bool]:
     if settings and line:
         return line.span(1), True
     before_blank, part = _BEFORE_BLANK.match(text, at), _PART.match(text, at)
-    if attached and settings and before_blank:
+    stated = attached or text[at - 1 : at] == b":" or text[at - 2 : at - 1] in (b":", b"=")
+    if stated and settings and before_blank:
         return before_blank.span(1), False
-    return (part.span() if attached and part else _NONE), False
+    return (part.span() if stated and part else _NONE), False
 
 
 def _default(text: bytes, at: int) -> Span:
@@ -213,7 +238,7 @@ def _default(text: bytes, at: int) -> Span:
         if text[place] in b"\"'`":
             literal = _literal(text, place)
             before = text[at:place]
-            if literal != _NONE and re.search(rb"[,|?:][ \t]*\Z|[rR][ \t]+\Z", before):
+            if literal != _NONE and re.search(rb"[,|?][ \t]*\Z|\?:[ \t]*\Z|[rR][ \t]+\Z", before):
                 found = literal
             place = literal[1] if literal != _NONE else _match(rb"[\"'`](?:\\.|(?!\\)%b)*" % _VALUE, text, place)
         place += 1
