@@ -100,6 +100,15 @@ class FilterKeys(FilterLimits):
     def _name_of_a_preset(cls, data: Any) -> Any:
         return {"preset": data} if isinstance(data, str) else data
 
+    @field_validator("licenses")
+    @classmethod
+    def _known_licenses(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from codemill.pipeline.license_names import check_id  # SPDX's list is read where a filter names some
+
+        for name in names or ():
+            check_id(name)
+        return names
+
 
 class Filter(FilterKeys):
     """What is let in, of every source that has no filter of its own. Keys that are not set are the preset's."""

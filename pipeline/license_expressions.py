@@ -1,12 +1,11 @@
 """SPDX expressions: what is one, which ids there are, and what a list of ids lets in.
 
 Flows in: expressions, names of licences. Flows out: expressions in SPDX's spelling, masks. Expressions are read by
-`license-expression`; the ids are those of `license_table`.
+`license-expression`; the ids are those of `license_table.json.zst`.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from typing import Any, Literal
@@ -123,13 +122,3 @@ def _known_id(name: str) -> str | None:
     if found is None and lower.endswith("+") and lower[:-1] in spdx_ids():
         found = spdx_ids()[lower[:-1]] + "+"
     return found
-
-
-def nearest_id(name: str) -> str | None:
-    """The id of SPDX's list that a name is closest to; None where it is one, or a LicenseRef, or close to none."""
-    words = re.sub(r"[^a-z0-9]", "", name.lower())
-    squeezed = {re.sub(r"[^a-z0-9]", "", lower): id_ for lower, id_ in spdx_ids().items()}
-    near = difflib.get_close_matches(words, squeezed, 1, 0.6) or [
-        each for each in sorted(squeezed, reverse=True) if each.startswith(words[:3])
-    ]
-    return squeezed[near[0]] if near else None

@@ -5,10 +5,11 @@ Flows in: a name. Flows out: an SPDX expression, or None; a name that fits sever
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 
-from codemill.pipeline.license_expressions import known_expression
+from codemill.pipeline.license_expressions import known_expression, spdx_ids
 from codemill.pipeline.license_texts import table
 from codemill.pipeline.license_words import joined
 
@@ -81,6 +82,24 @@ def named_expression(name: str) -> str | None:
     """The SPDX expression that a name or an expression stands for; None where that is not clear."""
     name = name.strip(" \t\r\n.,;:'\"`*/<>|_()[]") if len(name) <= _MAX_NAME else ""
     return known_expression(name) or _named(name) or _several(name) or _of_address(name)
+
+
+_MEANT = {"bsd": "BSD-3-Clause", "bsd3": "BSD-3-Clause", "bsd2": "BSD-2-Clause", "mpl": "MPL-2.0", "cc0": "CC0-1.0"}
+
+
+def check_id(name: str) -> None:
+    """Raises ValueError where a name is no id of SPDX's list (or of one WITH an exception) and no LicenseRef."""
+    found = known_expression(name)
+    if found is not None and not re.search(" (?:AND|OR) ", found):
+        return
+    if found is not None:
+        raise ValueError(f"{name!r} is an expression of several licences; list each id by itself")
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    squeezed = {re.sub(r"[^a-z0-9]", "", lower): id_ for lower, id_ in spdx_ids().items()}
+    near = difflib.get_close_matches(plain, squeezed, n=1, cutoff=0.6)
+    hint = _MEANT.get(plain) or named_expression(name) or (squeezed[near[0]] if near else None)
+    meant = f"; did you mean {hint!r}?" if hint else ""
+    raise ValueError(f"{name!r} is no id of SPDX's licence list (spdx.org/licenses){meant}")
 
 
 def _of_address(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """A licence's text as words, the way SPDX compares them: without case, punctuation, marks and spellings.
 
 Flows in: any text. Flows out: its words, where each stands, and one string in which each word follows a space. The
-table of templates (`license_table`) is written over the same words.
+table of templates (`benchmarks.license_table`) is written over the same words.
 """
 
 from __future__ import annotations

@@ -73,6 +73,10 @@ FAULTS = {
     "filter: [1]": "filter: must be a mapping with the keys min_size_bytes, ",
     "sequence: long": 'sequence: must be a mapping with the keys length, packing, fim (got "long")',
     "dedup: {near: false}": "dedup.near: must be a mapping with the keys threshold, ngram, permutations, or null (go",
+    "filter: {licenses: [Apache2]}": "filter.licenses: 'Apache2' is no id of SPDX's licence list (spdx.org/licenses); "
+    "did you mean 'Apache-2.0'?",
+    "filter: {licenses: [MIT OR ISC]}": "filter.licenses: 'MIT OR ISC' is an expression of several licences; "
+    "list each id by itself",
     "filter: {licenses: MIT}": 'filter.licenses: must be a list or null (got "MIT"); write [MIT]',
     "filter: {languages: [Pyhton]}": "filter.languages.0: GitHub Linguist 9.6.0 has no language 'Pyhton'; did you mean",
     "filter: {per_language: {qqq: {minified: false}}}": "filter.per_language: GitHub Linguist 9.6.0 has no language 'q",

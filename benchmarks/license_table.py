@@ -1,6 +1,6 @@
-"""Writes `license_table.json.zst`: SPDX's licence templates as regular expressions over words.
+"""Writes `pipeline/license_table.json.zst`: SPDX's licence templates as regular expressions over words.
 
-    python -m codemill.pipeline.license_table LICENSE_LIST_XML VERSION
+    python -m benchmarks.license_table LICENSE_LIST_XML VERSION
 
 LICENSE_LIST_XML is a checkout of SPDX's repository license-list-XML at the tag of a release. What its markup lets
 differ (`alt`, `optional`, bullets, titles, copyright lines) may differ; every other word is as it stands. A group
