@@ -80,6 +80,7 @@ FAULTS = {
     "filter: {licenses: MIT}": 'filter.licenses: must be a list or null (got "MIT"); write [MIT]',
     "filter: {languages: [Pyhton]}": "filter.languages.0: GitHub Linguist 9.6.0 has no language 'Pyhton'; did you mean",
     "filter: {per_language: {qqq: {minified: false}}}": "filter.per_language: GitHub Linguist 9.6.0 has no language 'q",
+    "filter: {per_language: {1: {}}}": "filter.per_language.1: a key must be a string; quote it",
     "filter: {per_language: {pyton: {}}}": "filter.per_language: GitHub Linguist 9.6.0 has no language 'pyton';",
     "filter: {per_language: {js: {}, JavaScript: {}}}": "filter.per_language: 'js' and 'JavaScript' are the same langu",
     "mixture: {sources: {local: {languages: {rsut: {}}}}}": "mixture.sources.local.languages: GitHub Linguist 9.6.0 ha",

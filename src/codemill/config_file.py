@@ -178,7 +178,7 @@ def _rule(fault: Any, model: type[Section], place: Place) -> str:
     if kind == "value_error":
         rule = str(limits["error"])
         return f"{rule} (got {_shown(value)})" if rule.startswith("must be") else rule
-    if kind == "invalid_key":
+    if kind == "invalid_key" or (kind == "string_type" and fault["loc"][-1] == "[key]"):
         return "a key must be a string; quote it"
     if kind in _BOUNDS:
         bounds = {name: int(bound) if bound == int(bound) else bound for name, bound in limits.items()}
