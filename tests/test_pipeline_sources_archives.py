@@ -468,3 +468,59 @@ def test_no_damage_escapes_as_anything_but_a_row(tmp_path_factory: pytest.TempPa
     path.write_bytes(whole)
     documents, dropped = read_all(archives(path))
     assert len(documents) + len(dropped) <= 7
+
+
+SKIPPED = struct.pack("<II", 0x184D2A5F, 3) + b"abc"  # a skippable frame of zstd
+
+
+@pytest.mark.parametrize("frames", [(SKIPPED, 1), (SKIPPED, SKIPPED, 1, SKIPPED, 2), (1, 2, SKIPPED)])
+def test_skippable_frames_of_zstd_are_skipped_wherever_they_stand(tmp_path: Path, frames: tuple) -> None:
+    packed = tar_of(FILES)
+    halves = {1: packed[:700], 2: packed[700:]} if 2 in frames else {1: packed}
+    data = b"".join(each if isinstance(each, bytes) else zstandard.compress(halves[each]) for each in frames)
+    write(tmp_path, {"a.tar.zst": data})
+    documents, dropped = read_all(archives(tmp_path))
+    assert texts_by_path(documents) == FILES and dropped == []
+
+
+@pytest.mark.parametrize("lead", [b"#!/usr/bin/env python3\n", b"MZ" + b"\0" * 4000, b"Cr24" + b"x" * 999, b"P"])
+def test_a_zip_behind_other_data_is_read(tmp_path: Path, lead: bytes) -> None:
+    write(tmp_path, {"a.exe": lead + zip_of(FILES)})
+    documents, dropped = read_all(archives(tmp_path / "a.exe"))
+    assert texts_by_path(documents) == FILES and dropped == []
+
+
+def test_a_tar_is_no_zip_for_what_it_begins_or_ends_with(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {"PKG-INFO": "Name: x\n", "z.zip": zip_of({"in.py": "x"}, zipfile.ZIP_STORED)}
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT):
+        write(tmp_path, {"a.tar": tar_of(files, form)})
+        documents, dropped = read_all(archives(tmp_path / "a.tar"))
+        assert texts_by_path(documents) == {"PKG-INFO": "Name: x\n"}
+        assert reasons_by_path(dropped) == {"z.zip": "binary"}
+
+
+@pytest.mark.parametrize(
+    ("name", "magic", "kind"),
+    [
+        ("a.7z", b"7z\xbc\xaf\x27\x1c", "7z"),
+        ("a.rar", b"Rar!\x1a\x07\x01\0", "RAR"),
+        ("a.tar.lz4", b"\x04\x22\x4d\x18", "LZ4"),
+        ("a.tar.lz", b"LZIP\x01", "lzip"),
+        ("a.tar.Z", b"\x1f\x9d\x90", "compress"),
+        ("a.tar.br", b"\x8b", "of an unknown kind"),
+    ],
+)
+def test_archives_of_other_kinds_are_reported_by_name(tmp_path: Path, name: str, magic: bytes, kind: str) -> None:
+    write(tmp_path, {f"d/{name}": magic + b"\x01data" * 300, "d/short.zip": b"x"})
+    documents, dropped = read_all(archives(tmp_path / "d"))
+    assert documents == [] and reasons_by_path(dropped) == {name: "unreadable", "short.zip": "unreadable"}
+    assert all("zip is read, and tar" in row["detail"] for row in dropped)
+    assert next(row["detail"] for row in dropped if row["path"] == name).startswith(f"it is {kind}; ")
+
+
+@pytest.mark.parametrize("suffix", ["egg", "jar", "war", "aar", "nupkg", "vsix", "xpi", "pyz", "crate"])
+def test_packages_of_other_systems_are_found_in_folders(tmp_path: Path, suffix: str) -> None:
+    packed = gzip.compress(tar_of(FILES)) if suffix == "crate" else zip_of(FILES)
+    write(tmp_path, {f"pkg-1.0.{suffix}": packed})
+    documents, _ = read_all(archives(tmp_path))
+    assert texts_by_path(documents) == FILES and {row["repo"] for row in documents} == {"pkg"}

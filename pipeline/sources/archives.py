@@ -33,8 +33,10 @@ from codemill.pipeline.sources.sift import Gatherer, Origin, Stated
 from codemill.pipeline.sources.statements import Candidates, Statements, may_state
 
 SUFFIXES = (
-    ".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
+    ".zip", ".whl", ".egg", ".jar", ".war", ".aar", ".nupkg", ".vsix", ".xpi", ".pyz", ".crate",
+    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
+_UNREAD = (".7z", ".rar", ".tar.br", ".tar.lz", ".tar.lz4", ".tar.lzma", ".tar.z", ".tlz")  # said to be `unreadable`
 _EXPANSION = 4  # what the wheels, sdists and npm packages that we looked at expand to, about
 _VERSION = re.compile(r"[-_]v?\d.*")
 
@@ -45,7 +47,8 @@ def list_archives(source: Source, target_bytes: int, losses: Gatherer) -> Iterat
     def lost(path: str, error: OSError) -> None:
         losses.drop("unreadable", path, None, f"the folder cannot be listed: {error.strerror}")
 
-    inputs = sorted(expand_folders(find_inputs(source), SUFFIXES, lost), key=lambda entry: (entry.base, entry.name))
+    found = expand_folders(find_inputs(source), (*SUFFIXES, *_UNREAD), lost)
+    inputs = sorted(found, key=lambda entry: (entry.base, entry.name))
     for base, entries in itertools.groupby(inputs, key=lambda entry: entry.base):
         for run in cut(entries, lambda entry: entry.size_bytes * _EXPANSION, target_bytes):
             stamp = fingerprint([(entry.name, entry.stamp) for entry in run])

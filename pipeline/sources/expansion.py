@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
+_MAGIC |= {bytes([low]) + b"\x2a\x4d\x18": "zstd" for low in range(0x50, 0x60)}  # skippable frames (RFC 8878, 3.1.2)
 _MAGIC_BYTES = 6
 _SKIP_BYTES = 1024 * 1024
 _INPUT_BYTES = 16 * 1024  # zlib copies what is left of them at each call

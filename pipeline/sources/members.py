@@ -1,4 +1,4 @@
-"""What is in an archive: zip (and so whl), or tar under any compression of `expansion`.
+"""What is in an archive: zip (and so whl, jar), also behind other data, or tar under any compression of `expansion`.
 
 Flows in: an open file. Flows out: its members in their order, each read while it is the current one. Nothing is ever
 extracted to a disk; a member's path is only a label, but one that leaves the archive is reported.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from codemill.pipeline.sources.expansion import READ_FAULTS, Expansion, check_ratio
+from codemill.pipeline.sources.expansion import READ_FAULTS, Expansion, check_ratio, codec_of
 from codemill.pipeline.sources.inputs import shown
 
 # What the standard library raises for archives that are damaged, truncated or no archives.
@@ -30,6 +30,13 @@ _HEADER_BYTES = 1024 * 1024  # of one tar member's headers (long names, attribut
 _DRIVE = re.compile(r"[A-Za-z]:")
 _LINK_BYTES = 4096  # of a link's target, Linux's PATH_MAX
 
+
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # a file, the end of an empty one, a part of many
+_OTHER_MAGIC = {
+    b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x04\x22\x4d\x18": "LZ4", b"LZIP": "lzip",
+    b"\x1f\x9d": "compress", b"\x5d\0\0": "LZMA", b"!<arch>\n": "ar (deb)", b"\xed\xab\xee\xdb": "RPM",
+    b"MSCF": "CAB", b"xar!": "xar",
+}  # fmt: skip
 
 LINK = "link"  # the `reason` of a link to another member, which is no row of any table
 
@@ -52,9 +59,26 @@ class Member:
 
 def members(file: Any) -> Iterator[Member]:
     """The members of an open archive. Raises one of DAMAGE, or BombError, where it cannot be read (further)."""
-    head = file.read(4)
+    head = file.read(tarfile.BLOCKSIZE)
     file.seek(0)
-    return _zip_members(file) if head[:2] == b"PK" else _tar_members(Expansion(file))
+    if not head.startswith(_ZIP_MAGIC) and (not head or codec_of(file) is not None or _is_tar(head)):
+        return _tar_members(Expansion(file))
+    is_behind = len(head) == tarfile.BLOCKSIZE and zipfile.is_zipfile(_BoundedReads(file))  # self-extracting
+    if is_behind or head.startswith(_ZIP_MAGIC):
+        return _zip_members(file)
+    kind = next((kind for magic, kind in _OTHER_MAGIC.items() if head.startswith(magic)), "of an unknown kind")
+    raise tarfile.ReadError(f"it is {kind}; zip is read, and tar, plain or under gzip, bzip2, xz or zstd")
+
+
+def _is_tar(head: bytes) -> bool:
+    """Whether a file that begins so is a tar, or would be one if it were not damaged."""
+    if head[257:262] == b"ustar" or not any(head):
+        return True
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def is_hostile(name: str) -> bool:
