@@ -94,6 +94,8 @@ def test_a_short_id_names_a_commit_and_a_bare_clone_reads_the_same(
     bare, _ = read_all(source(tmp_path / "copy.git"))
     assert texts_by_path(bare) == shown_by_git(history, "HEAD")
     assert {row["repo"] for row in bare} == {"copy"}  # a local path as origin is no name
+    inside, _ = read_all(source(history / ".git"))
+    assert {row["repo"] for row in inside} == {history.name}
 
 
 def test_objects_of_every_kind_are_those_of_dulwich_and_measured_before_they_are_read(

@@ -163,7 +163,8 @@ def _list(source: Source, entry: Input) -> _Listing:
 
 def _folder_name(folder: str) -> str:
     """What a repository without a remote is called: its folder, without the .git of a bare one."""
-    return shown(os.path.basename(os.path.realpath(folder)).removesuffix(".git"))  # noqa: PTH119
+    path = os.path.realpath(folder).removesuffix("/.git").removesuffix(".git")
+    return shown(os.path.basename(path))  # noqa: PTH119
 
 
 def _list_files(objects: Objects, tree: bytes, listing: _Listing) -> None:
