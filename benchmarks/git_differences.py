@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +28,17 @@ from rich.console import Console
 from rich.table import Table
 
 from codemill.pipeline.config import Source
-from codemill.pipeline.documents import DROPPED, kind_of
+from codemill.pipeline.documents import kind_of
 from codemill.pipeline.sources.inputs import is_hidden, shown
 from codemill.pipeline.sources.splits import list_splits, read_split
 
 MAX_SIZE_BYTES = 1 << 30  # above every file of the repositories that are compared
+_COLUMNS = {"documents": ["path", "text"], "dropped": ["path", "size_bytes", "reason", "detail"]}
 _NO_FILE = "no such file"
 _TRUE_OF = {
     "binary": lambda content: b"\0" in content,
     "not_utf8": lambda content: b"\0" not in content and not _is_utf8(content),
-    "empty": lambda content: not content.decode("utf-8", "replace").strip(),
+    "empty": lambda content: not any(map(_is_seen, content.decode())),
 }
 
 
@@ -105,6 +107,11 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
+def _is_seen(character: str) -> bool:
+    """Whether a character is more than white space, a control or a format (Unicode's categories)."""
+    return unicodedata.category(character)[0] not in "ZC"
+
+
 def compare(repository: Path, revision: str = "HEAD") -> Comparison:
     """Read a repository both ways."""
     result = Comparison()
@@ -117,13 +124,16 @@ def compare(repository: Path, revision: str = "HEAD") -> Comparison:
     )
     result.missing = list(expected.values()).count(None)
     start = time.monotonic()
-    source = Source(name="repository", kind="git", path=str(repository), revision=revision)
+    source = Source(
+        name="repository", kind="git", path=str(repository), revision=revision, decode="never"
+    )
     splits, lost = list_splits(source)
     rows = lost.to_pylist()
     for split in splits:
         for batch in read_split(split, source, MAX_SIZE_BYTES):
-            is_text = kind_of(batch.schema) == "documents"
-            rows += batch.select(("path", "text") if is_text else DROPPED.names).to_pylist()
+            columns = _COLUMNS.get(kind_of(batch.schema))
+            if columns is not None:
+                rows += batch.select(columns).to_pylist()
     result.seconds = time.monotonic() - start
     for row in rows:
         fault = _fault(row, expected.pop(row["path"], _NO_FILE))
@@ -138,7 +148,9 @@ def _fault(row: dict[str, object], content: bytes | str | None) -> str | None:
     if content is None:
         return None if row.get("reason") == "unreadable" else "git does not find the object"
     if isinstance(content, str):
-        return f"{row.get('reason', 'a document')}, {row.get('detail')}: not git's, or it comes twice"
+        return (
+            f"{row.get('reason', 'a document')}, {row.get('detail')}: not git's, or it comes twice"
+        )
     if "text" in row:
         return None if str(row["text"]).encode() == content else "other bytes"
     is_true = _TRUE_OF.get(str(row["reason"]), lambda content: False)(content)
