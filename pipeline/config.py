@@ -216,7 +216,7 @@ class Dedup(Section):
 class Benchmark(Section):
     """A benchmark file to decontaminate against."""
 
-    path: OnePath  # JSONL, plain, .gz or .zst; or the name of a known benchmark
+    path: OnePath  # JSON lines, a JSON list or Parquet; or the name of a known benchmark
     name: str | None = None  # null = the file's stem
     fields: tuple[str, ...] | None = None  # texts to look for, `a+b` joins two; null = the usual ones
     task: str | None = None  # the field that names the task; null = the usual one, or the row number

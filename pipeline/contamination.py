@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,13 @@ from codemill.buffers import text_buffers
 from codemill.dedup import decontaminate
 from codemill.dedup.decontaminate import ContaminationIndex
 from codemill.errors import ConfigError, DataError
-from codemill.pipeline.benchmark_files import HUMANEVAL, benchmark_rows, humaneval_file
+from codemill.pipeline.benchmark_files import (
+    HUMANEVAL,
+    KNOWN_NAMES,
+    benchmark_rows,
+    humaneval_file,
+    known_benchmark,
+)
 from codemill.pipeline.config import Benchmark, Decontaminate, Source
 from codemill.pipeline.documents import dropped_rows
 from codemill.pipeline.sources.inputs import find_inputs
@@ -46,10 +53,14 @@ _USUAL_FIELDS: tuple[tuple[set[str], tuple[str, ...]], ...] = (
     ({"prompt", "code"}, ("prompt", "code", "test_list")),  # sanitized MBPP
     ({"prompt", "tests"}, ("prompt", "tests")),  # MultiPL-E
     ({"question", "solutions"}, ("question", "solutions", "input_output")),  # APPS
+    ({"question_content"}, ("question_content", "starter_code", "public_test_cases")),  # LiveCodeBench
+    ({"complete_prompt", "canonical_solution"}, ("complete_prompt", "instruct_prompt", "canonical_solution", "test")),
+    ({"prompt", "reference_code"}, ("prompt", "reference_code")),  # DS-1000
+    ({"description", "solutions"}, ("description", "solutions")),  # CodeContests
 )
-_USUAL_TASKS = ("task_id", "problem_id", "name", "id")
+_USUAL_TASKS = ("task_id", "problem_id", "question_id", "name", "id")
 _KEY = "decontaminate.benchmarks"
-_SUFFIXES = (".gz", ".zst", ".bz2", ".jsonl", ".json")  # what is no part of a benchmark's name
+_SUFFIXES = (".gz", ".zst", ".bz2", ".jsonl", ".json", ".parquet")  # what is no part of a benchmark's name
 _SHOWN_CHARACTERS = 200  # of the matched text
 
 
@@ -145,14 +156,19 @@ def _read_benchmark(benchmark: Benchmark) -> Iterator[tuple[str, str, str, str]]
 
 def _files(benchmark: Benchmark) -> list[tuple[str, str]]:
     """(path or URL, name) of each file of a benchmark."""
-    if benchmark.path == HUMANEVAL:
+    if benchmark.path.lower() == HUMANEVAL and not os.path.lexists(benchmark.path):
         return [(humaneval_file(_KEY), HUMANEVAL)]
     try:
         inputs = find_inputs(Source(name="benchmark", path=benchmark.path, kind="jsonl"))
     except ConfigError as error:
         fault = str(error).removeprefix("sources.benchmark.path: ")
-        near = _nearest(benchmark.path, [HUMANEVAL])
-        raise ConfigError(f"{_KEY}: {fault}; known by its name is {HUMANEVAL!r}{near}") from None
+        if known := known_benchmark(benchmark.path):
+            raise ConfigError(
+                f"{_KEY}: {benchmark.path!r} is a known benchmark, but its problems do not come with codemill; download"
+                f" {known.files} from {known.home} and give its path, as in `{{path: FILE, name: {benchmark.path}}}`"
+            ) from None
+        near = _nearest(benchmark.path.lower(), list(KNOWN_NAMES))
+        raise ConfigError(f"{_KEY}: {fault}; give the path of a file, or {HUMANEVAL!r}{near}") from None
     for entry in inputs:
         if entry.is_folder:
             raise ConfigError(f"{_KEY}: {entry.url}: is a folder; give a JSONL file, or a glob of them")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
-from cases import case_module
+from cases import case_module, case_path
 
 from codemill.errors import ConfigError, DataError
 from codemill.pipeline.benchmark_files import benchmark_rows, humaneval_file
@@ -217,10 +218,14 @@ def test_a_file_is_read_plain_or_compressed_and_named_by_its_stem(tmp_path, name
             {"question": "q", "solutions": '["a = 1", "b = 2"]', "input_output": '{"inputs": ["1\\n2"], "n": [[3]]}'},
             {"question": "q", "solutions": "a = 1\nb = 2", "input_output": "1\n2\n3"},
         ),
+        (
+            {"question_id": "q", "question_content": "c", "starter_code": "s", "public_test_cases": '[{"input": "1"}]'},
+            {"question_content": "c", "starter_code": "s", "public_test_cases": "1"},
+        ),
         ({"text": "[not json", "code": "{}", "challenge_test_list": []}, {"text": "[not json"}),
         ({"text": "lone \ud800 one", "code": None}, {"text": "lone ? one"}),
     ],
-    ids=["infilling", "HumanEval", "sanitized MBPP", "MultiPL-E", "APPS", "MBPP", "surrogate"],
+    ids=["infilling", "HumanEval", "sanitized MBPP", "MultiPL-E", "APPS", "LiveCodeBench", "MBPP", "surrogate"],
 )
 def test_the_usual_fields_are_those_of_the_benchmarks_kind(tmp_path, row, fields):
     assert found_fields(write(tmp_path / "b.jsonl", [row])) == fields
@@ -281,6 +286,50 @@ def test_a_benchmark_that_is_not_there_is_named_with_the_nearest_known_one(tmp_p
 
 
 GOOD = b'{"text": "a", "code": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "home"),
+    [
+        ("mbpp", "mbpp.jsonl", "google-research"),
+        ("MBPP", "sanitized-mbpp.json", "google-research"),
+        ("multipl-e", "humaneval-LANGUAGE.jsonl", "nuprl/MultiPL-E"),
+        ("MultiPL_E", "humaneval-LANGUAGE.jsonl", "nuprl/MultiPL-E"),
+        ("apps", "test.jsonl", "codeparrot/apps"),
+        ("LiveCodeBench", "test.jsonl", "livecodebench/"),
+        ("humanevalplus", "HumanEvalPlus.jsonl.gz", "evalplus"),
+    ],
+)
+def test_a_known_benchmark_without_its_file_says_which_to_give(name, file, home):
+    with pytest.raises(ConfigError, match=rf"{name}.* known benchmark.*{file}.*{home}.*path: FILE, name: {name}"):
+        load(name)
+
+
+def test_a_list_in_one_json_file_and_parquet_are_read_like_lines(tmp_path):
+    rows = [{"task_id": i, "prompt": f"say {i}", "code": "pass", "test_list": ["a", "b"]} for i in range(3)]
+    lines = load(write(tmp_path / "b.jsonl", rows)).table
+    for indent in (None, 2):
+        (tmp_path / "b.json").write_text(json.dumps(rows, indent=indent))
+        assert load(tmp_path / "b.json").table == lines
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet")
+    assert load(tmp_path / "b.parquet").table == lines
+    (tmp_path / "b.json").write_text(json.dumps([rows[0], 5]))
+    with pytest.raises(DataError, match=r"b\.json:2: .*JSON object; got '5'"):
+        load(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("name", ["mbpp_sanitized", "multipl_e_rows", "apps_rows"])
+def test_every_row_of_the_case_files_is_understood(name):
+    path = case_path(f"{name}.jsonl", "models")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    tasks = load(path).table.column("task").unique().to_pylist()
+    assert tasks == [str(row.get("task_id") or row.get("problem_id") or row["name"]) for row in rows]
+
+
+def test_a_file_of_the_name_of_a_known_benchmark_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mbpp", [{"text": "a", "code": "b"}])
+    assert load("mbpp").counts == {"mbpp": {"tasks": 1, "texts": 2}}
 
 
 @pytest.mark.parametrize(
