@@ -182,6 +182,20 @@ BELOW = [
         "MIT",
         "g/../LICENSE",
     ),
+    # a text above that is not recognized may speak of folders below
+    (
+        {"LICENSE": OTHER, "web/package.json": '{"license": "MIT"}'},
+        "web/src/ee/a.ts",
+        None,
+        "LICENSE",
+    ),
+    ({"LICENSE": OTHER, "web/LICENSE": MIT}, "web/a.ts", "MIT", "web/LICENSE"),
+    (
+        {"LICENSE": OTHER, "node_modules/p/package.json": '{"license": "MIT"}'},
+        "node_modules/p/a.js",
+        "MIT",
+        "node_modules/p/package.json",
+    ),
     # REUSE
     ({"LICENSES/MIT.txt": MIT}, "a.py", "MIT", "LICENSES/MIT.txt"),
     (
@@ -238,7 +252,7 @@ BELOW = [
     (
         {"LICENSE": MIT, ".reuse/dep5": DEP5.format("GPL-2+ or ISC")},
         "v/d/x.py",
-        None,
+        "GPL-2.0-or-later OR ISC",
         ".reuse/dep5",
     ),
     (
@@ -335,7 +349,7 @@ def test_the_nearest_statement_upward_decides(
 
 METADATA = [
     ("package.json", '{"license": {"type": "ISC"}}', "ISC"),
-    ("package.json", '{"licenses": [{"type": "MIT"}, {"type": "GPLv2"}]}', "MIT OR GPL-2.0"),
+    ("package.json", '{"licenses": [{"type": "MIT"}, {"type": "GPLv2"}]}', "MIT OR GPL-2.0-only"),
     ("package.json", '{"license": "LicenseRef-Acme"}', "LicenseRef-Acme"),
     ("package.json", '{"license": "mit"}', "MIT"),
     ("package.json", '{"license": "Apache License, Version 2.0"}', "Apache-2.0"),
@@ -388,14 +402,14 @@ METADATA = [
     (
         "a.gemspec",
         "Gem::Specification.new do |s|\n  s.licenses = ['MIT', 'GPL-2.0']\nend\n",
-        "MIT OR GPL-2.0",
+        "MIT OR GPL-2.0-only",
     ),
     (
         "a.podspec",
         "Pod::Spec.new do |s|\n  s.license = { :type => 'BSD-3-Clause', :file => 'LICENSE' }\nend\n",
         "BSD-3-Clause",
     ),
-    ("DESCRIPTION", "Package: a\nLicense: GPL (>= 2)\n", "GPL-2.0+"),
+    ("DESCRIPTION", "Package: a\nLicense: GPL (>= 2)\n", "GPL-2.0-or-later"),
     ("DESCRIPTION", "Package: a\nLicense: MIT + file LICENSE\n", "MIT"),
     ("a.cabal", "name: a\nlicense: BSD-3-Clause\n", "BSD-3-Clause"),
 ]

@@ -1,7 +1,7 @@
-"""SPDX expressions that several files state of one folder: are they known, what is in them, what do they say together.
+"""SPDX expressions that several files state of one folder: what is in them, what they say together.
 
-Flows in: what manifests and licence files state. Flows out: expressions whose every id is SPDX's or a LicenseRef. The
-ids, their spelling and their kind are those of ScanCode's LicenseDB, which `license-expression` brings along.
+Flows in: expressions of licence files and package metadata. Flows out: expressions, and what kind of licence an id
+is, as ScanCode's LicenseDB has it, which `license-expression` brings along.
 """
 
 from __future__ import annotations
@@ -11,15 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from license_expression import (
-    ExpressionError,
-    LicenseWithExceptionSymbol,
-    Licensing,
-    get_license_index,
-)
+from license_expression import LicenseWithExceptionSymbol, Licensing, get_license_index
 
-_MAX_EXPRESSION = 1000  # characters of the longest expression that is read
-_REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
+from codemill.pipeline.license_expressions import parse
+
 _LATER = re.compile(r"(?:-only|-or-later|\+)$")
 _NO_NOTICE = ("0BSD", "MIT-0", "WTFPL")  # their texts ask for none
 _FREE = ("Permissive", "Public Domain")
@@ -38,42 +33,9 @@ def _known() -> dict[str, tuple[str, str]]:
 
 
 @functools.lru_cache(8192)
-def read_expression(text: str) -> str | None:
-    """An SPDX expression with its ids as SPDX spells them; None where there is none, or an id that SPDX lacks."""
-    tree = _parse(text)
-    if tree is None:
-        return None
-    names = {symbol.key: _spelled(symbol.key) for symbol in Licensing().license_symbols(tree)}
-    if not names or None in names.values():
-        return None
-    for symbol in Licensing().license_symbols(tree, unique=False):
-        symbol.key = names.get(symbol.key, symbol.key)
-    return str(tree.render())
-
-
-def _parse(text: str) -> Any:
-    if len(text) > _MAX_EXPRESSION or not any(c.isalnum() for c in text):
-        return None
-    try:
-        return Licensing().parse(text)
-    except (ExpressionError, IndexError, AssertionError, RecursionError):
-        return None
-
-
-def _spelled(name: str) -> str | None:
-    if _REFERENCE.fullmatch(name):
-        return name
-    known = _known().get(name.lower())
-    if known is None and name.endswith("+"):
-        known = _known().get(name[:-1].lower())
-        return None if known is None else f"{known[0]}+"
-    return known[0] if known else None
-
-
-@functools.lru_cache(8192)
 def ids_in(expression: str) -> frozenset[str]:
     """The licence ids of an expression, without what only says which versions (`-only`, `-or-later`, `+`)."""
-    tree = _parse(expression)
+    tree = parse(expression)
     return (
         frozenset(_LATER.sub("", key) for key in Licensing().license_keys(tree))
         if tree is not None
@@ -94,7 +56,7 @@ def requires_notice(license_id: str) -> bool:
 
 def has_notices(expression: str, there: frozenset[str]) -> bool:
     """Whether the notices of the ids in `there` are enough: of a choice one is, an exception comes with its licence."""
-    tree = _parse(expression)
+    tree = parse(expression)
     return tree is not None and _has_notices(tree, there)
 
 

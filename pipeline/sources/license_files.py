@@ -37,7 +37,7 @@ _NAME = re.compile(
     r"(?:.*[._ -])?(?:UN)?LICEN[CS]ES?(?:[._ -].*)?|COPYING(?:[._ -].*)?|OFL|EULA(?:\..*)?",
     re.IGNORECASE,
 )
-_COPYRIGHT = re.compile(r"COPYRIGHTS?(?:\.(?:txt|md|rst))?", re.IGNORECASE)
+_COPYRIGHT = re.compile(r"COPYRIGHTS?(?:\.(?:txt|md|rst))?|[Cc]opyright")  # copyright.rst is a page
 _THIRD_PARTY = re.compile(r"(?i)third[._ -]?part|3rd[._ -]?part|bundled|external|vendor|dependenc")
 _NOTICE = re.compile(
     r"(?i)NOTICES?(?:[._ -].*)?|(?:third|3rd).?party.*(?:notice|licen[cs]e).*|AUTHORS?(?:\.(?:txt|md|rst))?"

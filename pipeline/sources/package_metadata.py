@@ -18,7 +18,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from codemill.pipeline.license import license_of_text
-from codemill.pipeline.sources.expressions import joined, read_expression
+from codemill.pipeline.license_expressions import known_expression
+from codemill.pipeline.license_names import named_expression
+from codemill.pipeline.sources.expressions import joined
 
 TOML_BYTES = (
     128 * 1024
@@ -61,7 +63,7 @@ def claim_of_words(words: str) -> Claim | None:
         return Claim(license_of_text(re.sub(r"(?m)^[ \t]*\|?[ \t]*", "", words)))
     if pointed := re.fullmatch(r"(?i)see licen[cs]e in <?(?P<file>[^<>]+?)>?", words):
         return Claim(file=pointed["file"].removeprefix("./"))
-    if expression := read_expression(words):
+    if expression := known_expression(words):
         return Claim(expression)
     if _REFUSALS.search(words):
         return Claim(is_refusal=True)
@@ -76,97 +78,7 @@ _REFUSALS = re.compile(
     r"(?i)^unlicensed$|\bproprietary\b|\bcommercial\b|\ball rights reserved\b|\bconfidential\b|\bno licen[cs]e\b"
     r"|\bclosed[ -]source\b|\bnon-?commercial\b|\bprivate\b|\beula\b"
 )
-# Names that mean one licence, in lower case and without "the", "licence", "version", and punctuation.
-_NAMES = {
-    "mit": "MIT",
-    "mit x11": "MIT",
-    "x11 mit": "MIT",
-    "expat": "MIT",
-    "mit expat": "MIT",
-    "expat mit": "MIT",
-    "apache 2": "Apache-2.0",
-    "apache 2.0": "Apache-2.0",
-    "apache software 2": "Apache-2.0",
-    "asl 2.0": "Apache-2.0",
-    "apache software 2.0": "Apache-2.0",
-    "apache2": "Apache-2.0",
-    "apache2.0": "Apache-2.0",
-    "al2": "Apache-2.0",
-    "bsd 3 clause": "BSD-3-Clause",
-    "3 clause bsd": "BSD-3-Clause",
-    "new bsd": "BSD-3-Clause",
-    "bsd new": "BSD-3-Clause",
-    "modified bsd": "BSD-3-Clause",
-    "revised bsd": "BSD-3-Clause",
-    "bsd 3": "BSD-3-Clause",
-    "bsd 2 clause": "BSD-2-Clause",
-    "2 clause bsd": "BSD-2-Clause",
-    "simplified bsd": "BSD-2-Clause",
-    "bsd simplified": "BSD-2-Clause",
-    "freebsd": "BSD-2-Clause",
-    "bsd 2": "BSD-2-Clause",
-    "isc": "ISC",
-    "iscl": "ISC",
-    "isc iscl": "ISC",
-    "unlicense": "Unlicense",
-    "wtfpl": "WTFPL",
-    "zlib": "Zlib",
-    "boost 1.0": "BSL-1.0",
-    "boost software 1.0": "BSL-1.0",
-    "cc0": "CC0-1.0",
-    "cc0 1.0": "CC0-1.0",
-    "psf": "PSF-2.0",
-    "mpl 2.0": "MPL-2.0",
-    "mozilla public 2.0": "MPL-2.0",
-    "mpl2.0": "MPL-2.0",
-    "mpl 2": "MPL-2.0",
-    "mozilla public 2.0 mpl 2.0": "MPL-2.0",
-    "eclipse public 2.0": "EPL-2.0",
-    "epl 2.0": "EPL-2.0",
-    "eclipse public 1.0": "EPL-1.0",
-    "eclipse public v1.0": "EPL-1.0",
-    "gpl 2": "GPL-2.0",
-    "gpl 3": "GPL-3.0",
-    "gplv2": "GPL-2.0",
-    "gplv3": "GPL-3.0",
-    "gpl v2": "GPL-2.0",
-    "gpl v3": "GPL-3.0",
-    "gnu gpl v3": "GPL-3.0",
-    "gnu gplv3": "GPL-3.0",
-    "gnu gpl v2": "GPL-2.0",
-    "gpl 2.0": "GPL-2.0",
-    "gnu general public 3": "GPL-3.0",
-    "gnu general public 2": "GPL-2.0",
-    "gnu gpl 3": "GPL-3.0",
-    "gpl 3.0": "GPL-3.0",
-    "gnu general public v3": "GPL-3.0",
-    "gnu general public v2": "GPL-2.0",
-    "gnu general public 3.0": "GPL-3.0",
-    "gnu general public v3 gplv3": "GPL-3.0",
-    "gnu general public v2 gplv2": "GPL-2.0",
-    "gnu general public v3 or later gplv3+": "GPL-3.0-or-later",
-    "gplv3+": "GPL-3.0-or-later",
-    "gpl 2+": "GPL-2.0+",
-    "gnu general public v2 or later gplv2+": "GPL-2.0-or-later",
-    "gplv2+": "GPL-2.0-or-later",
-    "gpl 3+": "GPL-3.0+",
-    "lgpl 2.1": "LGPL-2.1",
-    "lgpl 3": "LGPL-3.0",
-    "lgplv2.1": "LGPL-2.1",
-    "lgplv3": "LGPL-3.0",
-    "lgpl 3.0": "LGPL-3.0",
-    "gnu lesser general public v3 lgplv3": "LGPL-3.0",
-    "gnu lesser general public 2.1": "LGPL-2.1",
-    "gnu lesser general public 3": "LGPL-3.0",
-    "gnu lesser general public v3 or later lgplv3+": "LGPL-3.0-or-later",
-    "gnu lesser general public v2 or later lgplv2+": "LGPL-2.0-or-later",
-    "gnu affero general public v3": "AGPL-3.0",
-    "gnu affero general public v3 or later agplv3+": "AGPL-3.0-or-later",
-    "agpl 3": "AGPL-3.0",
-    "agplv3": "AGPL-3.0",
-    "agpl 3.0": "AGPL-3.0",
-    "gnu affero general public 3": "AGPL-3.0",
-}
+# Names that several licences share, in lower case and without `the`, `license` and punctuation.
 _FAMILIES = {
     "bsd": "bsd-",
     "bsd like": "bsd-",
@@ -204,14 +116,13 @@ _NOISE = re.compile(
 @functools.lru_cache(8192)
 def _of_name(words: str) -> Claim | None:
     """The claim of a licence's name in free words."""
-    expression = read_expression(words)
-    if expression:
-        return Claim(expression)
     plain = _NOISE.sub(" ", words.lower())
-    plain = " ".join(re.sub(r"[^a-z0-9.+]+", " ", plain).replace(". ", " ").strip(" .").split())
-    if plain in _NAMES:
-        return Claim(_NAMES[plain])
-    return Claim(family=_FAMILIES[plain]) if plain in _FAMILIES else None
+    plain = " ".join(re.sub(r"[^a-z0-9.+]+", " ", plain).strip(" .").split())
+    if plain in _FAMILIES:
+        return Claim(family=_FAMILIES[plain])
+    before, _, inside = words.rstrip(") ").partition(" (")  # `ISC License (ISCL)`
+    expression = named_expression(words) or named_expression(before) or named_expression(inside)
+    return Claim(expression) if expression else None
 
 
 def _together(claims: list[Claim | None]) -> Claim | None:
@@ -395,7 +306,7 @@ def _description(content: bytes) -> Claim | None:
     ]
     later = [re.sub(r"\s*\(>=\s*([\d.]+)\)", r" \1+", part).replace("-", " ") for part in parts]
     return _choice(
-        [part if read_expression(part) else more for part, more in zip(parts, later, strict=True)],
+        [part if known_expression(part) else more for part, more in zip(parts, later, strict=True)],
         "OR",
     )
 

@@ -14,12 +14,14 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codemill.pipeline.sources.expressions import joined, read_expression
+from codemill.pipeline.license_expressions import known_expression
+from codemill.pipeline.license_names import named_expression
+from codemill.pipeline.license_tags import tag_expressions
+from codemill.pipeline.sources.expressions import joined
 from codemill.pipeline.sources.package_metadata import TOML_BYTES
 
 Precedence = Literal["closest", "aggregate", "override"]
 
-_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]{1,500})")
 _MAX_RULES = 2000  # of one file, as each path is compared with each of them
 
 
@@ -36,12 +38,7 @@ class Rule:
 
 def tags(text: str) -> str | None:
     """The licence that all SPDX tags of a text state together; None where one is not known, or none is there."""
-    found = [
-        read_expression(tag.strip().removesuffix("*/").removesuffix("-->").strip())
-        for tag in _TAG.findall(text)
-    ]
-    known = [expression for expression in found if expression]
-    return joined(known, "AND") if known and len(known) == len(found) else None
+    return _all_known(tag_expressions(text))
 
 
 def toml_rules(file: str, content: bytes) -> list[Rule]:
@@ -81,7 +78,7 @@ def dep5_rules(file: str, content: bytes) -> list[Rule]:
             stated = re.sub(
                 r"\b(and|or|with)\b", lambda match: match[0].upper(), words.replace(",", " ")
             )
-            rules.append(Rule(file, folder, globs, read_expression(stated), "aggregate"))
+            rules.append(Rule(file, folder, globs, named_expression(stated), "aggregate"))
     return rules
 
 
@@ -91,7 +88,10 @@ def _strings(value: Any) -> list[str]:
 
 
 def _all_of(stated: list[str]) -> str | None:
-    found = [read_expression(each) for each in stated]
+    return _all_known([known_expression(each) for each in stated])
+
+
+def _all_known(found: list[str | None]) -> str | None:
     known = [each for each in found if each]
     return joined(known, "AND") if len(known) == len(found) else None
 

@@ -39,6 +39,9 @@ Files = Mapping[str, bytes | None]  # path -> content; null = it is there, and w
 _DISTRIBUTIONS = (".dist-info", ".egg-info")
 _BESIDE = {"REUSE.toml", "RECORD", "top_level.txt"}
 _REUSE_TEXTS = "LICENSES"
+_VENDORED = re.compile(
+    r"(?i)/(?:node_modules|bower_components|vendor(?:ed)?|_vendor|third[._-]?party|3rd[._-]?party|external)(?:/|$)"
+)
 
 
 def may_state(folder: str, name: str) -> bool:
@@ -101,6 +104,7 @@ class _Own:
     file: str
     notice: Notice | None
     families: tuple[str, ...] = ()  # vague words: only a statement above may make them one licence
+    has_text: bool = False
 
 
 class Statements:
@@ -116,6 +120,7 @@ class Statements:
             folder, _, name = path.rpartition("/")
             self._by_folder.setdefault(folder, {})[name] = files[path]
         self._nearest: dict[str, tuple[Stated, str]] = {}
+        self._unknown: dict[str, str] = {}  # folder -> its licence file that is not recognized
         self.notices: dict[str, Notice] = {}
         self._owners = _Owners(self._by_folder, self._distribution)
         self._rules, self._broken = self._read_rules()
@@ -174,10 +179,28 @@ class Statements:
         for each in reversed(way if known is None else way[:-1]):
             above = known or (Stated(), "")
             own = self._own(each)
+            own = self._under_unknown(own, each, *above) if isinstance(own, _Own) else own
             stated = self._settled(own, above[0]) if isinstance(own, _Own) else own
             known = above if stated is None else (stated, each)
             self._nearest[each] = known
         return known or (Stated(), "")
+
+    def _under_unknown(self, own: _Own, folder: str, above: Stated, at: str) -> _Own:
+        """A folder's statement, where the licence file above it is not recognized.
+
+        That text may speak of this folder (`web/src/ee/ is licensed under ...`), which metadata alone do not settle;
+        those of another project that lies here do.
+        """
+        is_bare = own.license is not None and own.notice is None
+        if (
+            not is_bare
+            or at not in self._unknown
+            or _VENDORED.search("/" + folder.removeprefix(at).lstrip("/"))
+        ):
+            if own.license is None and own.has_text:
+                self._unknown[folder] = own.file
+            return own
+        return _Own(None, self._unknown[at], None)
 
     def _settled(self, own: _Own, above: Stated) -> Stated:
         """A folder's own statement as that of its files; it may need what stands above it."""
@@ -243,7 +266,9 @@ class Statements:
             tuple(claim.family for claim in claims.values() if claim.family) if not has_text else ()
         )
         notice = _notice({**texts, **_notices(files)}) if has_text else None
-        return _Own(license_id, start + _decider(license_id, texts, claims), notice, families)
+        return _Own(
+            license_id, start + _decider(license_id, texts, claims), notice, families, has_text
+        )
 
     def _named(self, folder: str, claim: Claim) -> dict[str, bytes | None]:
         """The licence file that metadata name; where it is not there, what they state is unknown."""
