@@ -38,7 +38,7 @@ _NO_FILE = "no such file"
 _TRUE_OF = {
     "binary": lambda content: b"\0" in content,
     "not_utf8": lambda content: b"\0" not in content and not _is_utf8(content),
-    "empty": lambda content: not any(map(_is_seen, content.decode())),
+    "empty": lambda content: not any(map(_is_seen, content.decode("utf-8", "replace"))),
 }
 
 
