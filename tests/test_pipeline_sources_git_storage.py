@@ -382,6 +382,16 @@ def test_a_file_of_a_repository_misleads_nobody(what: str, tmp_path: Path) -> No
     assert all(detail in row["detail"] for row in dropped)
 
 
+@needs_git
+def test_a_tree_in_a_work_tree_follows_the_config_no_further(tmp_path: Path) -> None:
+    root = edited(tmp_path / "r", commits=1)
+    write(root, {"untracked.py": "x = 1\n"})
+    for text in ("[include]\n path = /dev/zero\n", "[core]\n worktree = /not/there\n"):
+        (root / ".git/config").write_text(text)
+        documents, dropped = read_all(Source(name="s", kind="tree", path=str(root)))
+        assert len(documents) == 9 and not dropped
+
+
 def test_a_git_file_that_names_nothing_is_a_row(tmp_path: Path) -> None:
     write(tmp_path, {"r/.git": "gitdir: ../moved\n"})
     assert "names a folder that is not there" in losses(tmp_path / "r")["r"][1]

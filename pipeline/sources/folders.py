@@ -18,6 +18,7 @@ import pathspec
 from dulwich.errors import NotGitRepository
 from dulwich.repo import Repo
 
+from codemill.pipeline.sources.git_repository import LocalRepo
 from codemill.pipeline.sources.inputs import real_name, shown
 from codemill.pipeline.sources.repository import public_url, remote_name
 from codemill.pipeline.sources.sift import Origin
@@ -90,7 +91,7 @@ def list_folder(root: str, lose: Loss) -> list[Repository]:
 def repository_of(folder: str) -> Repository:
     """The work tree that a local folder lies in, with what the folders above state; else the folder, by itself."""
     try:
-        with Repo.discover(folder) as repo:
+        with LocalRepo.discover(folder) as repo:
             top = os.path.realpath(repo.path)
             url = origin_url(repo)
     except GIT_FAULTS:
@@ -164,7 +165,7 @@ def _join(root: str, place: str) -> str:
 def _tracked(folder: str, lose: Loss) -> _Rule | None:
     """What git tracks in a folder of a work tree; None outside of one, and where git tracks nothing in it."""
     try:
-        with Repo.discover(folder) as repo:
+        with LocalRepo.discover(folder) as repo:
             if repo.bare:
                 return None
             top = os.path.realpath(repo.path)

@@ -147,6 +147,7 @@ def _list(source: Source, entry: Input) -> _Listing:
             url = origin_url(repo)
             name = source.repo or (remote_name(url) if url else None) or listing.origin.repo
             listing.origin = Origin(name, public_url(url) if url else None)
+            repo.check_references()
             objects.replaced = replacements(repo)
             commit = find_commit(repo, objects, source.revision)
             listing.origin = replace(listing.origin, revision=commit.hex())

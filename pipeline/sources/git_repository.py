@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dulwich.config import ConfigFile
+from dulwich.reftable import ReftableRefsContainer
 from dulwich.repo import Repo
 
 from codemill.errors import DataError
@@ -43,15 +44,16 @@ class LocalRepo(Repo):
     def __init__(self, folder: str) -> None:
         _check([Path(folder, ".git")], _MAX_CONFIG_BYTES)
         super().__init__(folder)
-        common = Path(self.commondir())
-        if not (common / "objects").is_dir():
+        if not Path(self.commondir(), "objects").is_dir():
             raise DataError("its .git names a folder that is not there or holds no objects")
-        files = [
-            Path(self.controldir(), "HEAD"),
-            common / "packed-refs",
-            *_files_below(common / "refs"),
-        ]
-        _check(files, _MAX_REFERENCES_BYTES)
+
+    def check_references(self) -> None:
+        """Raises DataError where the references cannot be read, before they are."""
+        if isinstance(self.refs, ReftableRefsContainer):
+            raise DataError(_REFTABLE)
+        common = Path(self.commondir())
+        files = [Path(self.controldir(), "HEAD"), common / "packed-refs"]
+        _check([*files, *_files_below(common / "refs")], _MAX_REFERENCES_BYTES)
 
     def get_config(self) -> ConfigFile:
         """The part of the config that counts."""
@@ -62,8 +64,6 @@ class LocalRepo(Repo):
         parsed = ConfigFile.from_file(io.BytesIO(raw), expand_includes=False)
         for section in parsed.sections():
             for name, value in parsed.items(section):
-                if (section, name.lower(), value) == ((b"extensions",), b"refstorage", b"reftable"):
-                    raise DataError(_REFTABLE)
                 if _counts(section, name.lower(), value):
                     kept.set(section, name, value)
         return kept
