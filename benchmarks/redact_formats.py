@@ -47,6 +47,7 @@ DOCUMENTED = {
     "mailchimp-key": "[0-9a-f]{32}-us[0-9]{1,2}",
     "mailgun-key": "key-[0-9a-f]{32}",
     "google-refresh-token": "1//0[A-Za-z0-9_-]{80,200}",
+    "facebook-app-token": r"[0-9]{15,16}\|[A-Za-z0-9_-]{27,40}",
     "facebook-token": "EAA[A-Z][A-Za-z0-9]{90,400}",
     "google-oauth-secret": "GOCSPX-[A-Za-z0-9_-]{28}",
     "github-token": "gh[opusr]_[A-Za-z0-9]{36,251}",

@@ -54,10 +54,11 @@ def email(c: Candidate) -> Span | None:
         text = str(c.data[start : c.end], "utf-8")
     except UnicodeDecodeError:  # a stray byte, or the look's bound inside a character
         return None
-    match = _ADDRESS.match(text)
+    match = _ADDRESS.search(text)
     if match is None or after[:1] in (b"(", b"[", b"@", b"_", b"{", b"$"):
         return None
     local, domain, top = match["local"], match["domain"], match["top"]
+    start += len(text[: match.start()].encode())
     run_on = _RUN_ON.match(local)
     if run_on and local[run_on.end() :].isascii() and run_on.end() < len(local) and domain.isascii():
         start += len(local[: run_on.end()].encode())
@@ -86,7 +87,8 @@ def _is_code(before: bytes, local: str, domain: str, top: str) -> bool:
     """Whether the address is rather a product of matrices, a file at a version, or an annotation."""
     labels = re.split("[.。]", domain)
     one_letter = len(local) == 1 and len(labels[0]) == 1
-    if one_letter or (not top.islower() and not top.isupper() and not (top.istitle() and labels[-2].istitle())):
+    cased = top == top.lower() or top.isupper() or (top.istitle() and labels[-2].istitle())
+    if one_letter or not cased:
         return True
     if top in _SCRIPTS and len(labels) == 2:
         return len(local) == 1 or bool(_PATH_BEFORE.search(before)) or labels[0] in ("latest", "next", "main", "master")
@@ -113,8 +115,8 @@ _NUMBER_BEFORE = re.compile(
     rb"|table|figure|tag|oid\w*|sdk|runtime|firmware|driver|chrom(?:e|ium)\w*|firefox|edge?|safari|opera|opr|vivaldi|brave"
     rb"|electron|webview\w*|dotnet|nuget|package|upgrade|update|patch|hotfix|assembly\w*|product\w*)|[=~<>!^]=|~>)s?"
     rb"[\"'`\])]*\s*(?:is|=|:|,|\(|>|/)?\s*[\"'`(\[]?[v=]?|[A-Za-z]-|[0-9]\s?-\s?|[+$%^~]|(?<!/)/|\s[<>]=?\s?"
-    rb"|(?:upgrad|downgrad|updat|patch|bump)\w*\b[^\n]{0,24}\b(?:to|from)\s+v?|(?<![\d.])[0-9]*\.[0-9]+[ ,]|\w<"
-    rb"|\xc2\xa7 ?|\w/[\w.-]+:|[\w.-]+:[\w.-]+:|[\w\]-]\s\((?:[<>=~]+\s?)?|@[\w.-]+/[\w.-]+@|\bv)$",
+    rb"|(?:upgrad|downgrad|updat|patch|bump)\w*\b[^\n]{0,24}\b(?:to|from)\s+v?|(?<![\d.])[0-9]*(?:\.[0-9]+){1,2}[ ,]"
+    rb"|\w<|\xc2\xa7 ?|\w/[\w.-]+:|[\w.-]+:[\w.-]+:|[\w\]-]\s\((?:[<>=~]+\s?)?|@[\w.-]+/[\w.-]+@|\bv)$",
     re.IGNORECASE,
 )
 _NUMBER_AFTER = re.compile(  # what follows it,

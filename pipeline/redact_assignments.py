@@ -221,12 +221,15 @@ def _next_element(data, end, i):
 
 @kernel
 def _arguments(data, end, i):
-    """(start, end) of the only literal, or the second, of a list that begins at i; start -1 for none."""
+    """(start, end) of the last of at most three literals of a list that begins at i; start -1 for none."""
     start, stop = _quoted(data, end, forward(data, i, min(end, i + _MAX_GAP_BYTES), SPACE))
-    if start >= 0 and stop + 2 < end and data[stop + 1] == _COMMA:
-        second, last = _quoted(data, end, forward(data, stop + 2, min(end, stop + 2 + _MAX_BLANKS), BLANK))
-        if second >= 0:
-            return second, last
+    for _ in range(2):
+        if start < 0 or stop + 2 >= end or data[stop + 1] != _COMMA:
+            break
+        another, last = _quoted(data, end, forward(data, stop + 2, min(end, stop + 2 + _MAX_BLANKS), BLANK))
+        if another < 0:
+            break
+        start, stop = another, last
     return start, stop
 
 
@@ -277,11 +280,17 @@ def _value(data, end, i, settings):
 
 
 @kernel
+def _ends(byte):
+    """Whether a byte after `=` says that the sign was the padding of base64."""
+    return byte in (_EQUALS, _NEWLINE, _RETURN)
+
+
+@kernel
 def _typed(data, end, i, stop):
     """Where the operator of `name: type = value` ends, whose colon is at i; else stop."""
     if stop == i + 1 and data[i] == _COLON:
         kind = forward(data, stop, min(end, stop + _MAX_GAP_BYTES), TYPE)
-        if kind > stop and kind < end and data[kind] == _EQUALS:
+        if kind > stop and kind + 1 < end and data[kind] == _EQUALS and not _ends(data[kind + 1]):
             return kind + 1
     return stop
 

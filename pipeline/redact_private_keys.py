@@ -23,25 +23,29 @@ _RUN = rb"(?:(?<![A-Za-z0-9+/=\\%])|(?<=\\[nrt])|(?<=%0[AaDd])|(?<=\\u000[aAdD])
 _ARMOUR = re.compile(rb"(?:(?!-----|<KEY>).){0,512}?(?<!,)" + _RUN, re.DOTALL)
 _NEXT = re.compile(rb"(?:(?!-----|---- |Private-MAC|<KEY>).){0,100}?" + _RUN, re.DOTALL)
 _LINE = re.compile(rb"[A-Za-z0-9+/=]+")
-# The last, short line of a body, and what may stand between it and the end mark.
+# What may stand between the last line and the end mark, and between two lines where no others show what does.
 _END = re.compile(rb"(?:(?!-----|---- ).){0,160}?(?=-----END|---- END|Private-MAC)", re.DOTALL)
-_SHORT_LINE = re.compile(rb"(?:(?<![A-Za-z0-9+/=\\])|(?<=\\[nrt]))[A-Za-z0-9+/=]{1,64}(?=[\s\"'`\\,;<%|]|$)")
-_GLUE = re.compile(rb"vb\w+|=|\+|\+=|&|[nrt]|Environment|PHP_EOL|std|endl|append|String|key|s|u000[ad]")
+_GAP = re.compile(rb"(?:\\[nrt]|[\s\"'\\,#*>]){1,64}")
 _PEM = re.compile(rb"PRIVATE KEY")
 
 
 def _body_end(c: Candidate, start: int) -> int:
-    """Where a key's base64 ends: its lines are followed while they are long; before an end mark come short ones."""
+    """Where a key's base64 ends: its lines are followed while they are long; before an end mark come up to two short
+    ones, after what stands between the others."""
     line = _LINE.match(c.data, start, c.finish)
-    end = line.end() if line else start
+    end, between = line.end() if line else start, b""
     while step := _NEXT.match(c.data, end, c.finish):
         line = _LINE.match(c.data, step.end(), c.finish)
+        between = between or bytes(step[0])
         end = line.end() if line else step.end()
-    tail = _END.match(c.data, end, c.finish)
-    if tail:
-        for short in _SHORT_LINE.finditer(bytes(tail[0])):
-            if not _GLUE.fullmatch(short[0]):
-                end = tail.start() + short.end()
+    for _ in range(2):
+        gap = None if between else _GAP.match(c.data, end, c.finish)
+        place = gap.end() if gap else end + len(between)
+        follows = gap is not None or bytes(c.data[end:place]) == between
+        short = _LINE.match(c.data, place, c.finish) if follows and place > end else None
+        if short is None or len(short[0]) < 2 or not _END.match(c.data, short.end(), c.finish):
+            break
+        end = short.end()
     return end
 
 

@@ -20,7 +20,7 @@ import numpy as np
 TABLE = Path(__file__).with_name("redact_rules.tsv")
 ANCHOR_BYTES = 4
 WORD_BITS, HASH = 15, 0xC2B2AE35  # MurmurHash3's finalizer
-MOST_ANCHORS = 400  # words that one shape may be known by: 390 for client secrets of Azure
+MOST_ANCHORS = 1000  # words that one shape may be known by: three digits and `|` for tokens of Facebook
 
 _ATOM = re.compile(r"(\[(?:\\.|[^\]\\])+\]|\\x[0-9a-f]{2}|\\.|[^\\\[])(?:\{(\d+)(?:,(\d+))?\})?", re.DOTALL)
 

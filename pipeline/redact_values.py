@@ -18,7 +18,9 @@ from codemill.pipeline.redact_shapes import named_shapes, token_rules
 
 # Tokens of known services.
 
-_SAMPLE = re.compile(r"example|x{6}|0{8}|1234567890?|abcdefgh|placeholder|your_?|(.)\1{9}", re.IGNORECASE)
+_SAMPLE = re.compile(
+    r"example|x{6}|0{8}|1234567890|0?123456789(?:a|$)|abcdefgh|placeholder|your_?|(.)\1{9}", re.IGNORECASE
+)
 _PADDED = ("twitter", "x-app", "dropbox")  # whose tokens hold a run of one letter
 _WORDY = re.compile(r"[a-z]+(?:[_.-][a-z]+)*[0-9]?|[A-Z]+(?:[_.-][A-Z]+)*[0-9]?")
 _ALL_HEX = frozenset(string.hexdigits)
@@ -60,7 +62,7 @@ _KEY_NAME = re.compile(
     r"|(?:api|access|auth|authentication|private|priv|service|account|encrypt(?:ion)?|signing|sign|master|shared|consumer"
     r"|app|application|client|deploy|storage|session|jwt|hmac|admin|root|write|license|licence|subscription|webhook"
     r"|security|pre[_-]?shared|ssh|nonce|logged[_-]?in|aes|des|cipher|crypto|project|server|bot|push|publish|upload"
-    r"|[a-z]{2,}ing|function|bearer|refresh|registry|vault|wifi|wpa|fernet|kms|admin|search[_-]?admin)[_.-]?key(?![a-z])",
+    r"|[a-z]{2,}ing|function|bearer|refresh|registry|vault|wifi|wpa|deterministic|derivation|recovery|backup|unseal|fernet|kms|admin|search[_-]?admin)[_.-]?key(?![a-z])",
     re.IGNORECASE,
 )
 _NOT_SECRET_NAME = re.compile(  # `password_hash`, `token_url`, `public_key`, but not `profile_password`
@@ -87,13 +89,14 @@ _MIN_SIGNATURE = 40
 _PLACEHOLDER = re.compile(
     r"example|(?<![a-z])your(?![a-z])|your[_-]|change[_-]?(?:me|this|it)|changeit|placeholder|dummy|sample|xxx|\*\*\*|\.\.\."
     r"|redacted|todo|replace[_-]?(?:me|this|with)|insert[_-]|passw(?:or)?[dt]|passphrase|passcode|secret|token|credential"
-    r"|(?<![A-Za-z])(?:my)?keys?(?![A-Za-z])|(?-i:[a-z]Key(?![a-z]))|api[_-]?key|undefined|<[^<>]*>|fixme|fake|mock",
+    r"|(?<![A-Za-z])(?:my)?keys?(?![A-Za-z])|(?-i:[a-z]Key(?![a-z]))|api[_-]?key|undefined|<[^<>]*>|fixme|fake|mock"
+    r"|^\[[^\[\]]*\]$|filtered|oauth2?(?![a-z0-9])",
     re.IGNORECASE,
 )
 _WORDS = re.compile(r"[A-Za-z]+(?:[-.][A-Za-z]+)*[!?:.,;*]*")
 # a.b, a::b, ./path, c:\path, %s, $x; but `V.4k!x` is none: its parts are no names
 _REFERENCE = re.compile(
-    r"[A-Za-z_][\w-]*(?:(?:[./:\\]+|->)[A-Za-z_][\w-]*)+(?:[./:\\][\w./:\\>-]*)?|\.{0,2}/.*|[$%&@].*|\w+\(.*"
+    r"[A-Za-z_][\w-]*(?:(?:[./:\\]+|->)[A-Za-z_][\w-]*)+(?:[./:\\][\w./:\\>-]*)?|\.{0,2}/.*|[$%&@].*"
 )
 _CALL = re.compile(r"[A-Za-z_][\w.:>-]*[(\[]")
 _TEMPLATE = re.compile(r"\{[^{}]*\}|<[^<>]*>|\([^()]*\)|\$\{|\{\{|%\(")
@@ -102,6 +105,8 @@ _MIN_KEY_LENGTH = 16
 _MIN_URL_PASSWORD = 4
 _CHANGES = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
 _BYTES_PER_CHANGE = 12  # base64 changes between letters and digits every 4 characters, base32 every 5, words hardly
+_SHORT_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9]{12,}")
+_CHECKSUM = re.compile(r"(?:hash|sha[0-9]{1,3}|md5|h1)[=:-]", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -128,7 +133,8 @@ def is_strong(value: str) -> bool:
 def is_key(value: str) -> bool:
     """Whether a literal given to a name that says key is random enough to be one."""
     value = re.sub(r"^(?:base64:|0x|hex:|Bearer |Basic |Token |token )", "", value)
-    if len(value) < _MIN_KEY_LENGTH or _SAMPLE.search(value) or heuristic.is_templated_secret(value):
+    short = len(value) < _MIN_KEY_LENGTH and not (_SHORT_KEY.fullmatch(value) and len(_CHANGES.findall(value)) > 2)
+    if short or _CHECKSUM.search(value) or _SAMPLE.search(value) or heuristic.is_templated_secret(value):
         return False
     if heuristic.is_potential_uuid(value) or heuristic.is_sequential_string(value) or " " in value:
         return False
@@ -185,7 +191,8 @@ def assignment(c: Candidate) -> Span | None:
         goes_on = _GOES_ON.search(c.text)
         end = c.start + goes_on.start() if goes_on and goes_on.start() else end
     value = str(c.data[c.start : end], "latin-1")
-    if len(value) < forms.MIN_VALUE_BYTES:
+    bare = c.detail in (forms.LINE, forms.BARE_LONG, forms.PART)
+    if len(value) < forms.MIN_VALUE_BYTES or (bare and (_CALL.match(value) or _in_list(c, name))):
         return None
     if c.detail in (forms.ARGUMENT, forms.DEFAULT) and _LOGIN_NAME.search(name):
         return _login(c, value)
@@ -195,6 +202,12 @@ def assignment(c: Candidate) -> Span | None:
         good = is_password if c.detail in (forms.QUOTED, forms.ELEMENT, forms.LINE, forms.WRAPPED) else _plain_password
         return (c.start, end, PASSWORD) if good(value) else None
     return (c.start, end, KEY) if _is_named_key(name, value) else None
+
+
+def _in_list(c: Candidate, name: str) -> bool:
+    """Whether a name stands between colons, as in the name of a resource."""
+    after = bytes(c.data[c.context + len(name) : c.start])
+    return after == b":" and c.back(c.context, 1) == b":"
 
 
 def _login(c: Candidate, value: str) -> Span | None:
@@ -236,7 +249,7 @@ def _fits(c: Candidate, name: str) -> bool:
         if _CONNECTION.search(before):
             return is_password(value)
         alone = not before.strip() or (before[-1:].isspace() and not c.after[:1].strip())
-        if _CALL.match(value) or _REFERENCE.fullmatch(value) or before.endswith(b":"):  # code, or a name of a resource
+        if _REFERENCE.fullmatch(value):
             return False
         stated = b":" in between and not value.isalnum()
         known = bool(_FLAG.search(before)) or name.isupper() or (alone and not value.isalnum()) or stated

@@ -315,7 +315,7 @@ NEAR_MISSES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(NEAR_MISSES | GLUE | SNIPPETS, max_size=14).map("".join).map(str.encode) | st.binary(max_size=80),
     st.booleans(),

@@ -36,7 +36,7 @@ _BEFORE_BLANK = re.compile(rb"(%b{0,257}+)[ \t]" % _BARE_VALUE)
 _PART = re.compile(rb"[^\x00-\x20\x7f;&,<>)}\]|\"'`\\]{0,257}+")
 _LONG = re.compile(rb"[\w+/=.%-]{32,257}+")
 _OPERATOR = re.compile(rb"(?!>)[=:!>]{1,3}+|->|<-|([?|])\1?=|[?|]:")
-_TYPED = re.compile(rb":[\w.\[\]|&'<>?!* ]{1,48}+=")
+_TYPED = re.compile(rb":[\w.\[\]|&'<>?!* ]{1,48}+=(?=[^=\r\n])")
 _PAIR = re.compile(
     rb"[ \t\r\n]*+(?:[,{][ \t\r\n]*+)?[\])\"'`\\]{0,3}+(?:value|default)(?!\w)[\])\"'`\\]{0,3}+"
     rb"[ \t]{0,16}+[=:!>]{1,2}+[ \t]{0,16}+",
@@ -201,11 +201,14 @@ def _literal(text: bytes, at: int) -> Span:
 
 
 def _argument(text: bytes, at: int) -> Span:
-    first = _literal(text, _match(_ARGUMENT_GAP, text, at))
-    if first != _NONE and text[first[1] + 1 : first[1] + 2] == b"," and first[1] + 2 < len(text):
-        second = _literal(text, _match(rb"[ \t]{0,16}+", text, first[1] + 2))
-        return second if second != _NONE else first
-    return first
+    last = another = _literal(text, _match(_ARGUMENT_GAP, text, at))
+    for _ in range(2):
+        if another != _NONE and text[another[1] + 1 : another[1] + 2] == b"," and another[1] + 2 < len(text):
+            another = _literal(text, _match(rb"[ \t]{0,16}+", text, another[1] + 2))
+            last = another if another != _NONE else last
+        else:
+            break
+    return last
 
 
 def _value(text: bytes, at: int, settings: bool) -> tuple[Span, bool]:
