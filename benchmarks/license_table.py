@@ -21,7 +21,7 @@ from typing import Any
 import zstandard
 
 from codemill.pipeline.license_texts import COPYRIGHT, FINGERPRINT_WORDS, OPEN, TABLE
-from codemill.pipeline.license_vocabulary import RESTRICTING
+from codemill.pipeline.license_vocabulary import IN_COPYRIGHT_LINES, RESTRICTING, restricts
 from codemill.pipeline.license_words import joined
 
 _FINGERPRINTS = 3  # of a licence; all of them stand in its text
@@ -213,6 +213,8 @@ def read_list(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
             if _grams(notice.runs):
                 notices.append({"text": notice.finished(), "fingerprints": _fingerprints(notice.runs, Counter())})
         titles = {joined("".join(e.itertext())) for e in license_element.iter(f"{_SPDX}titleText")}
+        held = {joined("".join(e.itertext())) for e in license_element.iter(f"{_SPDX}copyrightText")}
+        titles |= {each for each in held if restricts(each, IN_COPYRIGHT_LINES)}
         open_words = text.defaults.union(
             *map(str.split, titles), _OPEN_WORDS.get(license_element.get("licenseId", ""), ())
         )

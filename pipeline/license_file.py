@@ -33,7 +33,7 @@ _LIST_KEY = re.compile(
     r"(?i)^[\W_]*(?P<key>name|files?|description|availability|licenses?|homepage|url|source|project|package|library"
     r"|version|authors?|maintainers?|website|repository|location|path|download|for details,? see)\s*:(?P<value>.*)$"
 )
-_VERSION = re.compile(r" (?:v|version|v ?\d\S*)?(?: ?\d\S*)*$")
+_VERSION = re.compile(r"(?: v| version)?(?: v?\d\S*)*$")
 # The history of Python before its licences, which changes with each release: it grants and forbids nothing.
 _PYTHON_HISTORY = re.compile(
     r"(?s)A\. HISTORY OF THE SOFTWARE\n.{1,5000}\nB\. TERMS AND CONDITIONS FOR ACCESSING OR OTHERWISE USING PYTHON\n"
@@ -67,6 +67,7 @@ _PHRASES = """
     use of this (?:source code|software) is governed by(?: an?| the)?|governed by(?: an?| the)?
     redistribute[sd]?(?: under)?|bundles?|compatibly licensed|compatible licenses?
     not (?:otherwise )?(?:covered|listed)|all rights reserved|rights? reserved
+    copyright and permission notice|slightly modified
     incorporated into|code falling under that license|exceptions? to the|with (?:llvm )?exceptions?
 """
 
@@ -133,7 +134,7 @@ def _harmless(gap: str, ids: list[str], listed: list[str]) -> bool:
                     return False
                 listed.append(expression)
             elif _COPYRIGHT.match(line):
-                if restricts(joined(line), IN_COPYRIGHT_LINES) or not _readable(line):
+                if restricts(joined(_without_phrases(line, names)), IN_COPYRIGHT_LINES) or not _readable(line):
                     return False
             else:
                 lines.append(entry["value"] if entry and entry["value"].count(" ") < 12 else line)

@@ -51,7 +51,7 @@ _CALLED_BESIDE = {
     "Apache-2.0": "apache, apache license, apache 2, apache license 2, apache license version 2.0, apache version 2.0,"
     "apache software license 2.0, apache v2, asl 2.0",
     "GPL": "gpl, gnu gpl, gnu general public license, gplv2, gplv3, gpl v2, gpl v3, gpl 2, gpl 3",
-    "LGPL": "lgpl, gnu lgpl, gnu lesser general public license, lgplv2.1, lgplv3",
+    "LGPL": "lgpl, gnu lgpl, gnu lesser general public license, gnu library general public license, lgplv2.1, lgplv3",
     "AGPL": "agpl, gnu agpl, gnu affero general public license, agplv3",
     "MPL-2.0": "mpl, mozilla public license, mozilla public license version 2.0, mplv2",
     "BSL-1.0": "boost license, boost software license",

@@ -21,8 +21,7 @@ from codemill.pipeline.license_words import Words, read_words
 TABLE = Path(__file__).parent / "license_table.json.zst"
 OPEN, COPYRIGHT = "\x01", "\x02"  # words that a template leaves open, and those where a copyright line stands
 FINGERPRINT_WORDS = 5
-_OPEN_PATTERN = "(?: [^ ]+)*?"
-_MAX_OPEN_WORDS = {"o": 40, "c": 300}
+_MAX_OPEN_WORDS = {OPEN: 40, COPYRIGHT: 300}
 _MEMORY = 64 << 20  # bytes of RE2's automata for one licence
 _PARTED = re.compile(r"(?<=[a-z])-[ \t]*\n[^\w\n]*(?=[a-z])", re.I)
 
@@ -140,10 +139,7 @@ def _matches(at: int, words: Words) -> list[Found]:
 
 
 def _is_open_for_names(match: Any, allowed: frozenset[str]) -> bool:
-    for name, value in match.groupdict().items():
-        if value and (value.count(" ") > _MAX_OPEN_WORDS[name[0]] or restricts(value, allowed)):
-            return False
-    return True
+    return not any(value and restricts(value, allowed) for value in match.groupdict().values())
 
 
 @functools.lru_cache(maxsize=256)
@@ -156,7 +152,7 @@ def compiled(pattern: str) -> Any:
     count = iter(range(10_000))
     named = re.sub(
         f"[{OPEN}{COPYRIGHT}]",
-        lambda mark: f"(?P<{'o' if mark[0] == OPEN else 'c'}{next(count)}>{_OPEN_PATTERN})",
+        lambda mark: f"(?P<o{next(count)}>(?: [^ ]+){{0,{_MAX_OPEN_WORDS[mark[0]]}}}?)",
         pattern,
     )
     return re2.compile(named, compiler_options())

@@ -161,3 +161,9 @@ def test_no_text_takes_long(text: str) -> None:
     header(text)
     header("/*" * 8000 + text)
     assert time.process_time() - begin < 8
+
+
+def test_of_two_texts_of_one_license_the_words_left_open_are_those_of_each() -> None:
+    first = replaced(TEXTS["BSD-3-Clause"], "Neither the name of the copyright holder nor the names of its", "Neither "
+                     "the name of the NumPy Developers nor the names of any")  # fmt: skip
+    assert license_of_text(f"{first}\n\n{TEXTS['BSD-3-Clause']}") == "BSD-3-Clause"
