@@ -33,9 +33,9 @@ ROLL = 16  # what the line holds so far is a mark
 LINE = 32  # a line begins behind this byte
 RARE = 64  # in tables: something else than either RESET or ADD is done, so that a kernel's usual path is short
 
-STATE_AT = 8  # bits of an entry: none, state, flags, byte
+BYTE_MASK = 255  # bits of an entry: byte, state, flags
+STATE_AT = 8
 FLAGS_AT = 20
-BYTE_AT = 32
 STATE_MASK = ((1 << FLAGS_AT) - 1) ^ ((1 << STATE_AT) - 1)
 
 _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") | frozenset(range(0x80, 0x100))
@@ -388,11 +388,11 @@ _SPECIAL_ENDS = frozenset((0x80, 0x81, 0x86, 0x87, *range(0x8B, 0x90), *range(0x
 
 @functools.cache
 def automaton() -> np.ndarray:
-    """int64[states * 256], read-only: entry `256 * state + byte` has the next state, flags and the byte to add, lower
+    """int32[states * 256], read-only: entry `256 * state + byte` has the next state, flags and the byte to add, lower
     case. The state at the start is 0."""
     numbers, states, rows = {START: 0}, [START], []
     for state in states:  # which grows
-        row = np.empty(256, np.int64)
+        row = np.empty(256, np.int32)
         for byte in range(256):
             twin = _twin(byte)
             if twin == byte:
@@ -405,10 +405,10 @@ def automaton() -> np.ndarray:
                 row[byte] = numbers[after] << STATE_AT | flags << FLAGS_AT
         row[_OTHERS] = row[[_twin(byte) for byte in _OTHERS]]
         rows.append(row)
-    table = np.concatenate(rows) | np.tile(_LOWER << BYTE_AT, len(rows))
+    table = np.concatenate(rows) | np.tile(_LOWER, len(rows))
     table.flags.writeable = False
     return table
 
 
 _OTHERS = [byte for byte in range(256) if _twin(byte) != byte]
-_LOWER = np.array([byte + 32 if 0x41 <= byte <= 0x5A else byte for byte in range(256)], np.int64)
+_LOWER = np.array([byte + 32 if 0x41 <= byte <= 0x5A else byte for byte in range(256)], np.int32)

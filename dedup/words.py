@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codemill.dedup.marks import ADD, BYTE_AT, END, FLAGS_AT, LEAD, LINE, RARE, RESET, ROLL, STATE_MASK
+from codemill.dedup.marks import ADD, BYTE_MASK, END, FLAGS_AT, LEAD, LINE, RARE, RESET, ROLL, STATE_MASK
 from codemill.hashing import mix
 from codemill.kernels import kernel
 
@@ -23,7 +23,7 @@ _NONE = np.uint64(0)
 @kernel(inline="always")
 def _read(table, entry, h, count, line, byte, out):
     """One byte further: (entry of the table, hash of the pending word, words, words before this line)."""
-    entry = table[(entry & STATE_MASK) | byte]
+    entry = np.int64(table[(entry & STATE_MASK) | byte])
     out[count] = h
     count += (entry >> _END_AT) & 1
     longer = _with_byte(h, entry)
@@ -42,7 +42,7 @@ def _read(table, entry, h, count, line, byte, out):
 
 @kernel(inline="always")
 def _with_byte(h, entry):
-    return ((h << np.uint64(5)) | (h >> np.uint64(59))) ^ np.uint64(entry >> BYTE_AT)
+    return ((h << np.uint64(5)) | (h >> np.uint64(59))) ^ np.uint64(entry & BYTE_MASK)
 
 
 @kernel
@@ -90,7 +90,7 @@ def plain_text(data, start, end, table, plain, places):
     leads = 0
     for i in range(start, end + 1):
         byte = data[i] if i < end else np.uint8(_LINE_FEED)
-        entry = table[(entry & STATE_MASK) | byte]
+        entry = np.int64(table[(entry & STATE_MASK) | byte])
         if entry & _END:
             plain[at] = _SPACE
             if len(places):
@@ -101,7 +101,7 @@ def plain_text(data, start, end, table, plain, places):
             at = begun
         if entry & _ADD:
             for k in range(i - leads, i + 1):
-                plain[at] = data[k] if k < i else np.uint8(entry >> BYTE_AT)
+                plain[at] = data[k] if k < i else np.uint8(entry & BYTE_MASK)
                 if len(places):
                     places[at] = k
                 at += 1
