@@ -43,7 +43,7 @@ _DIGITS = frozenset(b"0123456789")
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _OCTAL = frozenset(b"01234567")
 _NO_LINE_NUMBER = frozenset(b",;=+*/%^([{}")  # behind a number: it is one of a list or a term
-_PERHAPS = frozenset(b" )]<&\x1b\n")  # behind a number: it is a mark if a word follows on the line
+_PERHAPS = frozenset(b" )]<&\x1b\n$\"'")  # behind a number: it is a mark if a word follows on the line
 _NUMBERED = ("", "#")  # lines that hold at most numbers so far
 _HASH_DIGITS = 7  # git shortens no name of a commit further
 
@@ -65,7 +65,7 @@ _TAGS = {
 }
 _BARE_TAGS = frozenset(("b", "i", "u", "p"))  # `<b >` is rather a comparison
 _PROMPTS = ("in", "out")  # IPython's
-_COMMENTS = ("rem", "c")  # batch files and BASIC; Fortran
+_COMMENTS = ("rem", "c", "dnl")  # batch files and BASIC; Fortran; m4
 
 
 def _prefixes(names: Iterable[str]) -> frozenset[str]:
@@ -184,9 +184,9 @@ def _longer_word(state: State, byte: int) -> str:
     longer = word + chr(byte).lower()
     if longer in _LEADING_PREFIXES:
         return longer
-    if byte in _HEX and (not word or word == "c" or word[-1] in "1234567"):
+    if byte in _HEX and (not word or word in ("c", "d") or word[-1] in "1234567"):
         kind = "n" if byte in _DIGITS and word[:1] in ("", "n") else "h"
-        return kind + str(min((word == "c") + int(word[1:] or 0) + 1, _HASH_DIGITS))
+        return kind + str(min((word in ("c", "d")) + int(word[1:] or 0) + 1, _HASH_DIGITS))
     return "w"
 
 
@@ -327,8 +327,8 @@ def _tag(state: State, byte: int) -> Step:
 def _inside_tag(state: State, byte: int) -> Step:
     if byte == 0x3E:
         return Step(START, RESET | LINE) if state.seen == "\n" else Step(state._replace(mode="", seen=""), RESET)
-    if byte == 0x3C:
-        return Step(state._replace(mode="<", seen=""), RESET)
+    if byte in b"<&":  # an attribute with an entity holds text
+        return Step(state._replace(mode=chr(byte), seen=""), RESET)
     return Step(state, RESET)
 
 
@@ -382,7 +382,9 @@ def _twin(byte: int) -> int:
 
 
 _NAMES = "".join((*_ENTITIES, *_TAGS, *_PROMPTS, *_COMMENTS, "abfnrtvuxe"))
-_SPECIAL = frozenset(f"0123456789ABCDEFabcdef{_NAMES}{_NAMES.upper()}\n\r\\&<>\x1b ;:#/[]{{}}()-.?_,=+*%^|\t".encode())
+_SPECIAL = frozenset(
+    f"0123456789ABCDEFabcdef{_NAMES}{_NAMES.upper()}\n\r\\&<>\x1b ;:#/[]{{}}()-.?_,=+*%^|\t$\"'".encode()
+)
 _SPECIAL_ENDS = frozenset((0x80, 0x81, 0x86, 0x87, *range(0x8B, 0x90), *range(0x94, 0x98), 0xA0, *range(0xAA, 0xAF)))
 
 

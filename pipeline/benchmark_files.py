@@ -105,7 +105,8 @@ def _joined(path: str, lines: Iterator[tuple[int, bytes]]) -> bytes:
         pieces.append(line)
         size += len(line)
         if size > _MAX_LINE_BYTES:
-            raise DataError(f"{path}: a JSON list has at most {_MAX_LINE_BYTES} bytes, this one more; name a JSONL file")
+            fault = f"{path}: a JSON list has at most {_MAX_LINE_BYTES} bytes, this one more"
+            raise DataError(f"{fault}; name a JSONL file")
     return b"".join(pieces)
 
 

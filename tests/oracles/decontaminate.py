@@ -40,8 +40,8 @@ FORMS = [
     ),
     (rf"\\+(?:[uUxX]\{{{HEX}*\}}?|U{HEX}{{0,8}}|[uxX]{HEX}*|[0-7]+|(?=.)|$)", lambda m: SEPARATOR),
     (rf"&({ENTITIES});", lambda m: NAMED.get(m[1].lower(), BREAK)),
-    (rf"</*(?:{BLOCKS})(?:>|[ /][^<>\n\r]*(?:>|(?=<)|(?=[\n\r])|$))|</*p>", lambda m: BREAK + "\n" * (m[0][-1] == ">")),
-    (rf"</*(?:(?:{INLINE})(?:>|[ /][^<>\n\r]*(?:>|(?=<)|(?=[\n\r])|$))|[biu]>)", lambda m: BREAK),
+    (rf"</*(?:{BLOCKS})(?:>|[ /][^<>&\n\r]*(?:>|(?=[<&\n\r])|$))|</*p>", lambda m: BREAK + "\n" * (m[0][-1] == ">")),
+    (rf"</*(?:(?:{INLINE})(?:>|[ /][^<>&\n\r]*(?:>|(?=[<&\n\r])|$))|[biu]>)", lambda m: BREAK),
     (r"\x1b(?:\[[0-9;?]*[a-z_]?)?", lambda m: BREAK),
     (r"</*(?=[abcdefiklmopstuv])|&#?(?=[lgqanr]|(?<=#)[0-9a-fx])", lambda m: BREAK + GLUE),
     (r"[&<]", lambda m: BREAK),
@@ -59,7 +59,7 @@ WORD = re.compile(f"{LETTER}+")
 LEAD = f"(?:(?!{LETTER}).|{JOINT})*"
 BLAME = re.compile(f"{LEAD}[0-9a-f]{{7,}} [^&<{BREAK}]*?[0-9]\\)", re.I | re.S | re.A)
 DIGITS = f"[0-9{JOINT}]*[0-9][0-9{JOINT}]*"
-PERHAPS = re.compile(f"{LEAD}({DIGITS}(?=[] ){BREAK}{SEPARATOR}]|$)|(?:rem|c)(?= ))", re.S | re.I | re.A)
+PERHAPS = re.compile(f"{LEAD}({DIGITS}(?=[] )$\"'{BREAK}{SEPARATOR}]|$)|(?:rem|c|dnl)(?= ))", re.S | re.I | re.A)
 NUMBER = re.compile(f"{LEAD}{DIGITS}(?![,;=+*/%^([{{}}\\]]|{LETTER})", re.S)
 PROMPT = re.compile(rf"{LEAD}(?:in|out) *\[[ 0-9{JOINT}]*\]:|{LEAD}{LETTER}+> ", re.I | re.S | re.A)
 GREP = re.compile(f"{LEAD}{LETTER}+(?:[./-]|{LETTER})*?(?::[0-9]+:|-[0-9]+-)", re.S)
