@@ -79,6 +79,14 @@ class FilterLimits(Section):
 class FilterOverride(FilterLimits):
     """Bounds for one language. Only the keys that are set count."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_set(cls, data: Any) -> Any:
+        """Of what is no maximum, as version 0.4.0 writes it into manifests."""
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None or str(name).startswith("max_")}
+
     @model_serializer(mode="wrap")
     def _set_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if name in self.model_fields_set}

@@ -245,6 +245,12 @@ def test_presets_have_the_bounds_of_their_sources(preset: str, language: str | N
     assert getattr(limits, key) == value and (language is None or key in limits.model_fields_set)
 
 
+def test_a_null_that_version_0_4_wrote_for_a_language_is_read_as_not_set() -> None:
+    old = {"min_size_bytes": None, "max_line_length": 9, "min_alphanumeric": None, "minified": None}
+    bounds = Filter.model_validate({"per_language": {"c": old}}).per_language["c"]
+    assert bounds.model_dump() == {"max_line_length": 9}
+
+
 def test_every_preset_of_the_config_has_bounds_and_the_other_way_round() -> None:
     assert set(get_args(Filter.model_fields["preset"].annotation)) == set(PRESETS)
 
