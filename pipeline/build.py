@@ -7,6 +7,7 @@ manifest, and the next one goes on from the tasks that were finished.
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, make_manifest, re
 from codemill.pipeline.notices import LICENSES
 from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached, size_of
 from codemill.pipeline.progress import Reporter
+from codemill.pipeline.sources.inputs import is_hidden, named_folders
 from codemill.pipeline.stages.decontaminate import run_decontaminate
 from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish, writes_signatures
 from codemill.pipeline.stages.frame import Context, Record, Survivors, side_by_side
@@ -86,6 +88,7 @@ def build(config: BuildConfig, engine: Engine, reporter: Reporter, *, fresh: boo
     with alone_in(out):
         if not fresh:
             _require_nothing_removed(out)
+        _require_apart(config, out)
         inputs = _find_inputs(config, reporter)
         start = _Start(config, out, reporter)
         context = Context(config, out, engine, reporter, start)
@@ -144,6 +147,28 @@ def _require_nothing_removed(out: Place) -> None:
             f"{out}: documents were removed from this dataset (`codemill remove`), and a build would bring them back: "
             "name their repositories in filter.opt_out and build with --fresh, or give another output.path"
         )
+
+
+def _require_apart(config: BuildConfig, out: Place) -> None:
+    """Raises ConfigError for an output that a source would read: the next build would take its texts for new ones.
+
+    Not so hidden folders, which no source reads, and work trees, in which a tree is what git tracks.
+    """
+    target = str(out) if isinstance(out, RemotePath) else os.path.realpath(out)
+    for source in config.sources:
+        if source.kind in ("git", "archives") or (source.kind == "tree" and _in_work_tree(out)):
+            continue
+        for folder in named_folders(source):
+            below = target[len(folder) :] if f"{target}/".startswith(f"{folder}/") else None
+            if below is not None and not is_hidden(below):
+                raise ConfigError(
+                    f"output.path: {out}: lies in {folder}, which sources.{source.name} reads, so the next build would "
+                    "read this one's output; give a folder outside of it, or a hidden one"
+                )
+
+
+def _in_work_tree(out: Place) -> bool:
+    return isinstance(out, Path) and any((folder / ".git").exists() for folder in out.absolute().parents)
 
 
 def _find_inputs(config: BuildConfig, reporter: Reporter) -> _Inputs:

@@ -180,6 +180,27 @@ class Source(Section):
     decode: str = "declared"  # what is not UTF-8: as it declares; `never`; or the encoding of what declares none
     max_unreadable: Share | None = None  # of what comes in; more end the build; null = no bound
 
+    @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> Source:
+        """A key that another kind alone reads would change nothing."""
+        if self.revision != "HEAD" and self.kind != "git":
+            raise ValueError(f"`revision` is of kind git, and this source is of kind {self.kind}; leave it out")
+        if self.columns != Columns() and self.kind not in ("jsonl", "parquet", "arrow"):
+            raise ValueError(
+                f"`columns` are of kinds jsonl, parquet and arrow, and this source is of kind {self.kind}; leave them "
+                "out"
+            )
+        return self
+
+    @field_validator("license")
+    @classmethod
+    def _known_license(cls, name: str | None) -> str | None:
+        from codemill.pipeline.license_names import check_id, known_expression  # SPDX's list is read where one is named
+
+        if name is not None and known_expression(name) is None:
+            check_id(name)
+        return name
+
     @field_validator("max_unreadable", mode="before")
     @classmethod
     def _percent(cls, value: Any) -> Any:

@@ -179,7 +179,7 @@ def _record(
         for file, table in held.items()
     ]
     return {
-        "requested": {name: len(values) for name, values in request._asdict().items()},
+        "requested": {name: len(getattr(request, name)) for name in ("ids", "paths", "repos")},
         "documents": len(gone),
         "bytes": pc.sum(gone.column("size_bytes")).as_py(),
         "tokens": sum(shard["tokens"] for shard in shards),
@@ -240,21 +240,22 @@ class _Traces(NamedTuple):
 
 
 def _traces(dataset: Dataset, request: Request, gone: pa.Table) -> _Traces:
-    """Look through dropped/. Raises DataError for ids and paths that no file has that came in."""
+    """Look through dropped/. Raises DataError for ids, paths and named repositories that no file has that
+    came in."""
     ids = gone.column("id").combine_chunks()
-    seen_ids, seen_paths = request.seen(gone)
+    seen = request.seen(gone)
     duplicates = already_out = 0
     texts: list[pa.Array] = []
     for batch in dataset.dropped().to_batches(columns=[*PLACE, "stage", "reason", "survivor_id"]):
         table = pa.Table.from_batches([batch])
         duplicates += pc.sum(pc.is_in(table.column("survivor_id"), value_set=ids)).as_py() or 0
-        more_ids, more_paths = request.seen(table)
-        seen_ids, seen_paths = seen_ids | more_ids, seen_paths | more_paths
+        seen = tuple(before | here for before, here in zip(seen, request.seen(table), strict=True))
         asked = pc.and_(pc.is_valid(request.reasons(table)), pc.not_equal(table.column("stage"), REMOVE))
         asked = pc.and_(asked, pc.invert(pc.is_in(table.column("id"), value_set=ids)))
         already_out += pc.sum(asked).as_py() or 0
         texts.append(table.filter(asked).column("id").drop_null().combine_chunks())
-    _require_known([*request.ids.filter(pa.array(~seen_ids)), *request.paths.filter(pa.array(~seen_paths))])
+    named = (request.ids, request.paths, request.named_repos)
+    _require_known([name for asked, has in zip(named, seen, strict=True) for name in asked.filter(pa.array(~has))])
     documents = dataset.documents()
     wanted = pa.chunked_array(texts, pa.string()).unique()
     stays = documents.count_rows(filter=pc.field("id").isin(wanted)) if documents is not None and len(wanted) else 0
@@ -265,8 +266,8 @@ def _require_known(unknown: list[pa.Scalar]) -> None:
     if unknown:
         named = ", ".join(repr(name.as_py()) for name in unknown[:_SHOWN])
         raise DataError(
-            f"{len(unknown)} of the ids and paths belong to no file that came in: {named}"
-            f"{', ...' if len(unknown) > _SHOWN else ''}; give 32 hex digits, or a path as the dataset has it "
+            f"{len(unknown)} of the ids, paths and repositories belong to no file that came in: {named}"
+            f"{', ...' if len(unknown) > _SHOWN else ''}; give 32 hex digits, or a path or name as the dataset has it "
             "(nothing was changed)"
         )
 

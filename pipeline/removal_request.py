@@ -53,11 +53,15 @@ HELD = schema_of(
 
 
 class Request(NamedTuple):
-    """What is to go: document ids; paths, plain or as `source:repo/path`; repositories in lower case."""
+    """What is to go: document ids; paths, plain or as `source:repo/path`; repositories in lower case.
+
+    Lists of repositories name many that a dataset never had; one that is named by itself must be known.
+    """
 
     ids: pa.Array
     paths: pa.Array
     repos: pa.Array
+    named_repos: pa.Array = pa.array([], pa.string())  # those of `repos` that must have come in
 
     def reasons(self, table: pa.Table) -> pa.Array:
         """string[n]: what asks for each row of a table with the columns of PLACE; null = nothing does."""
@@ -72,12 +76,13 @@ class Request(NamedTuple):
             found = pc.if_else(asked, detail, found)
         return found
 
-    def seen(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """bool[ids] and bool[paths]: which of them a table with the columns of PLACE has."""
+    def seen(self, table: pa.Table) -> tuple[np.ndarray, ...]:
+        """bool[ids], bool[paths] and bool[named_repos]: which of them a table with the columns of PLACE has."""
         paths = pa.concat_arrays([table.column("path").combine_chunks(), provenance(table)])
         has_ids = pc.is_in(self.ids, value_set=table.column("id").combine_chunks())
         has_paths = pc.is_in(self.paths, value_set=paths)
-        return has_ids.to_numpy(zero_copy_only=False), has_paths.to_numpy(zero_copy_only=False)
+        has_repos = pc.is_in(self.named_repos, value_set=pc.utf8_lower(table.column("repo").combine_chunks()))
+        return tuple(has.to_numpy(zero_copy_only=False) for has in (has_ids, has_paths, has_repos))
 
 
 def _in(values: pa.Array | pa.ChunkedArray, wanted: pa.Array) -> pa.Array:
@@ -101,7 +106,8 @@ def read_request(
     if blank:
         raise ConfigError(f"--repo: {blank[0]!r} is no name of a repository; give it as the dataset has it")
     listed_repos = load_opt_out(repos_file, "--repos") if repos_file else frozenset()
-    asked = (ids | listed, {*names} - ids, listed_repos | {name.strip().lower() for name in repos})
+    named = {name.strip().lower() for name in repos}
+    asked = (ids | listed, {*names} - ids, listed_repos | named, named)
     return Request(*(pa.array(sorted(values), pa.string()) for values in asked))
 
 

@@ -123,6 +123,8 @@ FAULTS: dict[str, tuple[int, list[str]]] = {
     "remove out": (2, ["nothing is asked for", "give ids or paths, --repo NAME, --ids FILE"]),
     "remove out nowhere.py": (1, ["'nowhere.py'", "give 32 hex digits, or a path", "nothing was changed"]),
     "remove out --ids few.yaml": (2, ["--ids: few.yaml: '- kind: tree' is no document id", "give 32 hex digits"]),
+    "remove out --repo nobody/knows": (1, ["belong to no file that came in: 'nobody/knows'", "nothing was changed"]),
+    "build config.yaml few.yaml": (2, ["few.yaml: a build has one config file", "behind `--`"]),
     "remove out --repo ' '": (2, ["--repo: ' ' is no name of a repository"]),
     "remove out --repos nowhere.txt": (2, ["--repos: nowhere.txt cannot be read", "name a readable file"]),
     "report src": (1, ["src: has no manifest.json", "run `codemill build` again"]),

@@ -55,6 +55,13 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "dedup.against=[nowhere]": (2, "dedup.against: nowhere: has no manifest.json"),
     "dedup.against=[in]": (2, "dedup.against: in: has no manifest.json"),
     "dedup.against=[OUT]": (2, "is this build's own output"),
+    "sources.0.columns.path=filename": (2, "no key 'filename'; it has text, list; where later rows have it"),
+    "sources.0.revision=v1": (2, "`revision` is of kind git, and this source is of kind jsonl"),
+    "sources.0.kind=tree sources.0.columns.text=list": (2, "`columns` are of kinds jsonl, parquet and arrow"),
+    "sources.0.license='Apache 2'": (2, "sources.0.license: 'Apache 2' is no id of SPDX's"),
+    "'filter.licenses=[MIT, mit license]'": (2, "filter.licenses: 'mit license' is no id of SPDX's"),
+    "sources.0.path=.": (2, "which sources.s reads, so the next build would read this one's output"),
+    """sources.0.kind=tree "sources.0.path='o*'" """: (2, "which sources.s reads, so the next build would read"),
     "filter.opt_out=nowhere.txt": (2, "filter.opt_out: nowhere.txt"),
     "filter.opt_out=latin.txt": (2, "filter.opt_out: latin.txt"),
 }
@@ -79,6 +86,18 @@ def test_a_mistake_leaves_the_finished_dataset_whole(
 
 def test_a_dataset_that_met_every_mistake_is_verified(place: Path) -> None:
     done = builds.call("verify", place / "out", "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", [".out", "in/.hidden/out", "work/out"])
+def test_an_output_that_no_source_reads_may_lie_in_one(place: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (place / "work" / ".git").mkdir(parents=True, exist_ok=True)
+    source = path.partition("/")[0] if "/" in path else "in"
+    kind = "tree" if source == "work" else "jsonl"
+    (place / "work" / "a.py").write_text("x = 1\n")
+    settings = (f"output.path={path}", f"sources.0.path={source}", f"sources.0.kind={kind}", "tokenizer=null")
+    done = builds.call("build", "c.yaml", "--quiet", *sum((("--set", each) for each in settings), ()))
     assert done.returncode == 0, done.stderr
 
 

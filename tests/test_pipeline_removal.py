@@ -292,7 +292,7 @@ def test_a_dry_run_shows_what_would_go_and_changes_nothing(out: Path) -> None:
     ("names", "error", "message"),
     [
         (("marked.py", "nowhere.py"), DataError, "'nowhere.py'.*nothing was changed"),
-        (("marked.py", "0" * 32), DataError, f"1 of the ids and paths .* '{'0' * 32}'"),
+        (("marked.py", "0" * 32), DataError, f"1 of the ids, paths and repositories .* '{'0' * 32}'"),
         (("same/name.py",), DataError, "2 documents have this path: [0-9a-f]{32} .*code:Owner/r6/same/name.py"),
         ((), ConfigError, "nothing is asked for"),
     ],

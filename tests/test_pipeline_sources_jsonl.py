@@ -176,7 +176,8 @@ def test_arrow_and_json_read_the_same_rows_wherever_the_file_is_cut(
         with pytest.MonkeyPatch.context() as patch:
             if by_line:
                 patch.setattr(jsonl_source, "_parsed", lambda *_: None)
-            outcomes.append(read_all(jsonl(path, columns), target_bytes=target_bytes))
+            source = jsonl(path, columns, on_error="continue")  # no row may have some of the keys
+            outcomes.append(read_all(source, target_bytes=target_bytes))
     sort = [tuple(sorted(part, key=lambda row: row["path"]) for part in outcome) for outcome in outcomes]
     assert sort[0] == sort[1] == sort[2]
     documents, dropped = outcomes[0]

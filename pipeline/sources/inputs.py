@@ -161,6 +161,15 @@ def find_inputs(source: Source) -> list[Input]:
     return sorted(found.values(), key=lambda entry: (entry.base, entry.name))
 
 
+def named_folders(source: Source) -> Iterator[str]:
+    """The folders that a source's paths name, as real paths or URLs; of patterns of URLs none."""
+    for path in [source.path] if isinstance(source.path, str) else source.path:
+        if not is_url(path) or path.startswith("file://"):
+            yield from (os.path.realpath(entry.url) for entry in _local(path) if entry.is_folder)
+        elif not _WILDCARD.search(path):
+            yield path.rstrip("/")
+
+
 def _local(path: str) -> Iterator[Input]:
     absolute = local_path(path)
     if os.path.lexists(absolute) or not _WILDCARD.search(absolute):

@@ -54,6 +54,7 @@ def list_jsonl(source: Source, target_bytes: int, losses: Gatherer) -> Iterator[
                 head = _first_rows(file)
                 if not checks.passes(entry.name, lambda: check_rows(head, source, entry.url)):  # noqa: B023
                     continue
+                checks.note(head)
                 starts = None if packed else _starts(file, entry, target_bytes)
         except READ_FAULTS as error:
             losses.drop("unreadable", entry.name, source.repo, str(error))

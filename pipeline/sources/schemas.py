@@ -37,6 +37,8 @@ class SchemaChecks:
         self._faults: list[tuple[str, str]] = []
         self._fitting = 0
         self._without_rows: list[str] = []
+        self._absent = {key: column for key, column in mapped(source.columns).items() if key != "text"}
+        self._names: dict[str, None] = {}  # keys of JSON lines, in the order in which they were seen
 
     def passes(self, name: str, check: Callable[[], None]) -> bool:
         """Whether an input fits, or may: `check` raises no ConfigError, or NoRowsError."""
@@ -51,6 +53,13 @@ class SchemaChecks:
         self._fitting += 1
         return True
 
+    def note(self, head: Sequence[dict[str, Any] | str]) -> None:
+        """Look which mapped keys the first rows of a file of JSON lines have; each may be left out of some rows."""
+        rows = [row for row in head if isinstance(row, dict)]
+        self._names |= dict.fromkeys(name for row in rows for name in _keys(row))
+        found = [key for key, column in self._absent.items() if any(_value_at(r, column) is not _MISSING for r in rows)]
+        self._absent = {key: column for key, column in self._absent.items() if key not in found}
+
     def settle(self) -> None:
         """Make the inputs that do not fit losses, or raise ConfigError for them; DataError where no input has rows."""
         if self._faults and not (self._fitting and self._source.on_error == "continue"):
@@ -63,6 +72,10 @@ class SchemaChecks:
                 f"sources.{self._source.name}: {self._without_rows[0]}; a source of kind jsonl has a JSON object in "
                 "each line: write it so, name another path or kind, or let the build go on with on_error: continue"
             )
+        if self._names and self._absent and self._source.on_error != "continue":
+            key, column = next(iter(self._absent.items()))
+            wrong = _absent(self._source, "the first rows of every file", key, column, list(self._names), "key")
+            raise ConfigError(f"{wrong}; where later rows have it, write on_error: continue")
         for name, fault in self._faults:
             self._losses.drop("unreadable", name, self._source.repo, fault)
 

@@ -320,6 +320,8 @@ def _open_engine(name: str, workers: int | None, options: Sequence[str], reporte
     if name == "local":
         from codemill.pipeline.engines.local import LocalEngine
 
+        if options and not options[0].startswith("-"):
+            raise ConfigError(f"{options[0]}: a build has one config file; put options of an engine behind `--`")
         if options:
             raise ConfigError(f"{' '.join(options)}: the local engine takes no options of its own; --workers sets it")
         return LocalEngine(workers or len(os.sched_getaffinity(0)), reporter)
