@@ -12,8 +12,8 @@ from typing import NamedTuple
 import re2
 
 from codemill.pipeline.license_names import named_expression
-from codemill.pipeline.license_texts import compiler_options, read_licenses, with_exceptions
-from codemill.pipeline.license_words import joined
+from codemill.pipeline.license_texts import Found, compiler_options, read_licenses, with_exceptions
+from codemill.pipeline.license_words import Words, joined
 
 MAX_CHARACTERS = 16_384
 
@@ -30,20 +30,20 @@ def _any_of(lines: str) -> str:
     return "(?:" + "|".join(filter(None, map(str.strip, lines.split("\n")))) + ")"
 
 
-_USES = "(?:academic|educational|personal|internal|research|evaluation|private|noncommercial)"
+_USES = "(?:academic|educational|research|evaluation)"
 # Claims, over words: nothing is granted, or not to all and for all.
 _CLAIMS = re.compile(
     " "
     + _any_of(rf"""
     proprietary and confidential|confidential and proprietary|strictly (?:prohibited|forbidden)
     unauthorized (?:copying|use|reproduction|distribution|duplication|disclosure)
-    (?:is|are|contains?) (?:[a-z]+ ){{0,4}}(?:confidential|proprietary)
-    (?:company|trade secret|proprietary) (?:confidential|secrets?|information|software|license)
-    (?:do not|(?:may|must|shall|can) not be|cannot be|not to be) (?:copied|copy|(?:re)?distributed?|reproduced?|shared?)
-    (?:do not|(?:may|must|shall|can) not be|cannot be|not to be) (?:sold|disclosed?)
-    may not be used (?:for|by|in (?!advertising)|without a)
+    (?:is|are|contains?) (?:[a-z]+ ){{0,4}}(?:confidential|proprietary) (?:and|information|property|to)
+    confidential (?:[a-z0-9]+ ){{0,3}}(?:internal|property|do not)
+    trade secrets? of|proprietary (?:secrets?|information)
+    do not (?:re)?distribute|do not copy or|may not be (?:copied|(?:re)?distributed|reproduced|sold|disclosed)
+    may not be used (?:commercially|without a|to train|for (?:commercial|military|training|any))
     non commercial|not (?:be used )?for (?:any )?commercial|(?:no|without) commercial
-    {_USES} (?:use|purposes?|and [a-z]+ use)(?: only)?|good not evil
+    {_USES} (?:use|purposes?|and [a-z]+ use) only|for {_USES} (?:use|purposes)|personal use only|good not evil
     (?:train|training|trained)(?: of| on| or [a-z]+)?(?: an?| any)? (?:ai|ml|machine|models?|llms?|artificial|neural)
     (?:ai|ml|model|llm) training|commons clause
     (?:business|server side|elastic|sustainable|functional) (?:source|public|use)? ?license
@@ -106,7 +106,7 @@ _ELSEWHERE = re.compile(
 # Names of a family of permissive licences, or of no licence: the repository's own licence decides.
 _VAGUE = re.compile(
     r"(?i)(?:the )?(?:bsd|public domain|open source)(?:[ -](?:style|like|licen[cs]e\w*))*[ .,;]*"
-    r"(?:$|\(|(?:see|found|that|which|in|as|for)\b|[,;.] see\b|\W*$)"
+    r"(?:$|[(\]]|(?:see|found|that|which|in|as|for)\b|[,;.] see\b|\W*$)"
 )
 _TAG_LINE = re.compile(
     r"(?m)[^\n]*SPDX-(?:License-Identifier|LicenseComments|SnippetCopyrightText|FileCopyrightText):[^\n]*"
@@ -159,14 +159,13 @@ def statements_of(comment: str) -> tuple[Statement, ...]:
     stated += named
     if _PERL.search(outside):
         stated.append(Statement("Artistic-1.0-Perl OR GPL-1.0-or-later"))
-    if _CLAIMS.search(outside) or _GRANTS.search(outside) or (found and _adds_condition(plain)):
+    if _CLAIMS.search(outside) or _GRANTS.search(outside) or (found and _adds_condition(words, texts)):
         stated.append(Statement(None, restricts=True))
     return tuple(dict.fromkeys(stated))
 
 
-def _adds_condition(text: str) -> bool:
+def _adds_condition(words: Words, found: list[Found]) -> bool:
     """Whether a sentence of a comment that holds a whole licence, outside of it, sets a condition."""
-    words, found = read_licenses(text)
     gaps, at = [], 0
     for each in found:
         gaps.append(words.text[at : words.starts[each.start]])
@@ -218,7 +217,7 @@ def _named(comment: str) -> list[Statement]:
     found = []
     for match in _NAMED.finditer(comment):
         name = match["name"] if match["name"] is not None else match["value"]
-        name = _NAME_END.split(name.strip(), maxsplit=1)[0].strip(" \t*|")
+        name = _NAME_END.split(name.strip(), maxsplit=1)[0].strip(" \t*|[")
         address, _, rest = name.partition(" ")
         name = rest if "//" in address and rest.strip() else name
         if not name or _VAGUE.match(name):
