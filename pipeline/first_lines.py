@@ -71,7 +71,7 @@ def _block_after(line, block):
     if not block:
         return 0
     for k in range(i, len(line) + 1):
-        if _block_ends(line[i:k], block):
+        if _block_ends(line, i, k, block):
             return 0
     return block
 
@@ -92,12 +92,11 @@ def _block_begin(line):
 
 
 @kernel
-def _block_ends(text, block):
-    """Whether a text ends with what ends a block comment."""
-    size = len(text)
-    if size < 2:
+def _block_ends(line, start, end, block):
+    """Whether line[start:end] ends with what ends a block comment."""
+    if end - start < 2:
         return False
-    last, before = text[size - 1], text[size - 2]
+    last, before = line[end - 1], line[end - 2]
     if block == 1:
         return before == 42 and last == 47
     if block == 3:
@@ -106,7 +105,7 @@ def _block_ends(text, block):
         return before == 42 and last == 41
     if block == 2:
         return before == 45 and last == 62
-    return size >= 3 and last == block and before == block and text[size - 3] == block
+    return end - start >= 3 and last == block and before == block and line[end - 3] == block
 
 
 @kernel
