@@ -32,6 +32,8 @@ _EQUAL_WORDS = {
 }  # fmt: skip
 _EQUAL_PAIRS = {("copyright", "owner"): "holder", ("copyright", "owners"): "holders"}  # second words
 _JOINED_PAIRS = {("sub", "license"): "sublicense", ("sub", "licensable"): "sublicensable", ("per", "cent"): "percent"}
+# Words that may count otherwise: the second ones of pairs, and those that are two.
+_SPECIAL = {second for _, second in (*_EQUAL_PAIRS, *_JOINED_PAIRS)} | {"c", "non commercial"}
 
 
 class Words(NamedTuple):
@@ -52,6 +54,11 @@ def read_words(text: str) -> Words:
     for match in _WORD.finditer(text):
         word = match[0].lower()
         word = _EQUAL_WORDS.get(word, word)
+        if word not in _SPECIAL:  # nearly all
+            words.append(word)
+            starts.append(match.start())
+            ends.append(match.end())
+            continue
         pair = (words[-1] if words else "", word)
         if pair in _JOINED_PAIRS:
             words[-1], ends[-1] = _JOINED_PAIRS[pair], match.end()
