@@ -8,7 +8,6 @@ lists, REUSE's files of the paths that they name. Pure: folders, git trees and a
 
 from __future__ import annotations
 
-import csv
 import functools
 import posixpath
 import re
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from codemill.pipeline.notices import Notice
+from codemill.pipeline.sources.distributions import Owners
 from codemill.pipeline.sources.expressions import ids_in, joined
 from codemill.pipeline.sources.license_files import (
     is_copyright_file,
@@ -36,7 +36,6 @@ MOST_FILES = 100_000  # of a package that are read; what the others are for is u
 MOST_BYTES = 256 * 1024 * 1024  # of them all
 
 Files = Mapping[str, bytes | None]  # path -> content; null = it is there, and was not read
-_DISTRIBUTIONS = (".dist-info", ".egg-info")
 _BESIDE = {"REUSE.toml", "RECORD", "top_level.txt"}
 _REUSE_TEXTS = "LICENSES"
 _VENDORED = re.compile(
@@ -122,7 +121,7 @@ class Statements:
         self._nearest: dict[str, tuple[Stated, str]] = {}
         self._unknown: dict[str, str] = {}  # folder -> its licence file that is not recognized
         self.notices: dict[str, Notice] = {}
-        self._owners = _Owners(self._by_folder, self._distribution)
+        self._owners = Owners(self._by_folder, self._distribution)
         self._rules, self._broken = self._read_rules()
         self._ruled = self._match(paths)
 
@@ -328,104 +327,6 @@ class Statements:
         if not self._rules:
             return {}
         return {paths[row]: numbers for row, numbers in rules_of(self._rules, list(paths)).items()}
-
-
-class _Owners:
-    """Which installed Python distribution a file belongs to, as the RECORDs say."""
-
-    def __init__(
-        self,
-        by_folder: Mapping[str, dict[str, bytes | None]],
-        state: Callable[[str, Mapping[str, bytes | None]], Stated | None],
-    ) -> None:
-        self._by_path: dict[str, str] = {}
-        self._by_folder: dict[str, str | None] = {}  # null = of several
-        self._whole: dict[str, list[str]] = {}  # folder -> distributions in it that list no files
-        self._files, self._state = by_folder, state
-        self._stated: dict[str, Stated | None] = {}
-        self._metadata: set[str] = set()
-        self._beside: dict[str, list[str]] = {}
-        folders = {re.sub(r"\.dist-info/.*", ".dist-info", folder) for folder in by_folder}
-        for folder in sorted(each for each in folders if each.endswith(_DISTRIBUTIONS)):
-            is_source = folder.endswith(".egg-info") and any(
-                map(is_license_file, by_folder.get(_parent(folder), ()))
-            )
-            if not is_source:  # a source tree's own files say more
-                self._add(folder, by_folder.get(folder, {}))
-
-    def of(self, path: str) -> tuple[Stated, str] | None:
-        """The statement of a path's distribution, and the folder that its RECORD is relative to."""
-        if not self._by_folder:
-            return None
-        owner = self._by_path.get(path)
-        folder = path
-        while owner is None and folder and (owner := self._by_folder.get(folder)) is None:
-            if folder in self._by_folder and folder != path:
-                return None
-            folder = folder.rpartition("/")[0]
-        stated = None if owner is None else self.statement(owner)
-        return None if stated is None or owner is None else (stated, owner.rpartition("/")[0])
-
-    def knows(self, folder: str) -> bool:
-        """Whether a folder holds the metadata of a distribution."""
-        return folder in self._metadata
-
-    def whole(self, folder: str) -> Stated | None:
-        """The statement of the only distribution in a folder, where that lists no files."""
-        there = self._whole.get(folder, [])
-        return self.statement(there[0]) if len(there) == 1 else None
-
-    def statement(self, owner: str) -> Stated | None:
-        """What a distribution states, given by its folder of metadata."""
-        if owner not in self._stated:
-            base = owner.rpartition("/")[0]
-            beside = self._files.get(base, {})
-            more = {name: beside[name] for name in self._beside.get(owner, ()) if name in beside}
-            self._stated[owner] = self._state(owner, more)
-        return self._stated[owner]
-
-    def _add(self, owner: str, files: Mapping[str, bytes | None]) -> None:
-        base = owner.rpartition("/")[0]
-        start = f"{base}/" if base else ""
-        self._by_folder[owner] = owner
-        self._metadata.add(owner)
-        listed = _recorded(files.get("RECORD") or b"")
-        for name in listed:
-            path = posixpath.normpath(start + name)
-            if path.startswith("../") or not path.startswith(start):
-                continue
-            self._by_path[path] = owner
-            folder = path.rpartition("/")[0]
-            if folder == base:
-                self._beside.setdefault(owner, []).append(path.removeprefix(start))
-            else:
-                self._by_folder[folder] = (
-                    owner if self._by_folder.get(folder, owner) == owner else None
-                )
-        if not listed:
-            tops = (files.get("top_level.txt") or b"").decode("utf-8", "replace").split()
-            for top in tops[:1000]:
-                for path in (start + top, f"{start}{top}.py"):
-                    self._by_folder[path] = (
-                        owner if self._by_folder.get(path, owner) == owner else None
-                    )
-            self._whole.setdefault(base, []).append(owner)
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _recorded(content: bytes) -> list[str]:
-    """The paths that a RECORD lists."""
-    try:
-        return [
-            row[0]
-            for row in csv.reader(content.decode("utf-8", "replace").splitlines())
-            if row and row[0]
-        ]
-    except csv.Error:
-        return []
 
 
 def _all(licenses: object) -> str | None:
