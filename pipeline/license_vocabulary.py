@@ -39,7 +39,7 @@ _RESERVED = re.compile(r" (?:all |some )?rights? (?:are )?reserved(?= |$)")
 # Restricting words that names of holders have; a line that begins with "Copyright" may hold them.
 IN_COPYRIGHT_LINES = _words("""
     use used user users human good war business modifications machines mine personal rights production private
-    distribution distributed additions licensors modified
+    distribution distributed additions licensors modified limited will grant price uses publishing intelligence ni
 """)
 
 # Words that say nothing by themselves.

@@ -138,6 +138,7 @@ def test_a_text_with_changed_words_is_unknown(changed: str) -> None:
     "same",
     [
         MIT.upper(), "\ufeff" + MIT, MIT.replace(" ", "\u00a0"), MIT.replace("Acme Inc.", "张三"),
+        MIT.replace("Acme Inc.", "Will Grant of Acme Limited"),
         MIT.replace("Acme Inc.", "José Müller <j@example.org>\n\nhttps://example.org"), MIT * 3,
         "\n".join("> " + line for line in MIT.splitlines()), f"{TAG} MIT\n\n{MIT}",
         replaced(MIT, "AUTHORS OR COPYRIGHT HOLDERS", "COPYRIGHT HOLDERS OR AUTHORS"),
