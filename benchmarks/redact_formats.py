@@ -38,6 +38,8 @@ DOCUMENTED = {
     "notion-secret": "secret_[A-Za-z0-9]{43}",
     "mapbox-secret": r"sk\.eyJ[A-Za-z0-9_-]{50,120}\.[A-Za-z0-9_-]{20,30}",
     "teams-webhook": f"webhookb2/{_UUID}@{_UUID}/IncomingWebhook/[0-9a-zA-Z]{{32}}/{_UUID}",
+    "twitch-chat-token": "oauth:[a-z0-9]{30}",
+    "aws-session-token": "(?:IQoJb3JpZ2luX2Vj|FwoGZXIvYXdz|FQoGZXIvYXdz)[A-Za-z0-9+/]{80,2000}={0,2}",
     "slack-token": "xox[abceoprs]-[A-Za-z0-9-]{20,250}",
     "sendgrid-key": r"SG\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{39,50}",
     "stripe-webhook-secret": "whsec_[A-Za-z0-9+/]{32,64}",

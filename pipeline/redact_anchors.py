@@ -47,6 +47,7 @@ NAME_ANCHORS = (
     "gin(",
     "run(",
     "pdo(",
+    "nect",
 )
 # `"d":`, a member of a JSON web key; `<d>`, an element of an XML key (their values are base64).
 MEMBER_ANCHORS = (
@@ -58,7 +59,26 @@ MEMBER_ANCHORS = (
 )
 # Programs that take a password as an argument; schemes of the header Authorization; ports of pgpass.
 COMMAND_ANCHORS = (
-    *("ysql", "iadb", "curl", "shpa", "-cli", "ongo", "dock", "sqlc", "smbc", "lftp", "ldap", "enss", "hin:"),
+    *(
+        "ysql",
+        "iadb",
+        "curl",
+        "shpa",
+        "-cli",
+        "ongo",
+        "dock",
+        "sqlc",
+        "smbc",
+        "lftp",
+        "ldap",
+        "enss",
+        "hin:",
+        "chpa",
+        "htpa",
+        "sqlp",
+        "p -a",
+        "mosq",
+    ),
     *("asic", "eare", ":543", ":643", ":*:*"),
 )
 _PRIVATE_KEY_ANCHORS = ("begi", "e-li")  # BEGIN, Private-Lines

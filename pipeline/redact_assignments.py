@@ -48,7 +48,7 @@ _NEWLINE, _RETURN, _GREATER, _LESS, _SLASH, _OPEN, _BRACKET = (ord(c) for c in "
 _QUESTION, _BAR, _MINUS, _B, _R, _BRACE, _CLOSE_BRACE, _CLOSE = (ord(c) for c in "?|-br{}]")
 _VALUE_WORD, _DEFAULT_WORD = (np.frombuffer(word, np.uint8) for word in (b"value", b"default"))
 _CDATA = np.frombuffer(b"<![cdata[", np.uint8)
-_MAX_TAG_BYTES = 24
+_MAX_TAG_BYTES, _MAX_ATTRIBUTE_BYTES = 24, 64
 _DOLLAR = ord("$")
 
 
@@ -199,11 +199,16 @@ def _element(data, end, i):
         while stop < min(end, i + 9 + MAX_VALUE_BYTES + 1) and CLASSES[data[stop]] & VALUE and data[stop] != _CLOSE:
             stop += 1
         return (i + 9 if stop < end and data[stop] == _CLOSE else -1), stop
+    if i < end and data[i] == _LESS:  # an element inside it
+        inner = forward(data, i + 1, min(end, i + 1 + _MAX_TAG_BYTES), WORD)
+        i = inner + 1 if inner < end and data[inner] == _GREATER else i
+    i = forward(data, i, min(end, i + _MAX_GAP_BYTES), SPACE)
     stop = i
     limit = min(end, i + MAX_VALUE_BYTES + 1)
     while stop < limit and CLASSES[data[stop]] & VALUE and data[stop] != _LESS:
         stop += 1
-    return (i if stop + 1 < end and data[stop] == _LESS and data[stop + 1] == _SLASH else -1), stop
+    close = forward(data, stop, min(end, stop + _MAX_GAP_BYTES), SPACE)
+    return (i if close + 1 < end and data[close] == _LESS and data[close + 1] == _SLASH else -1), stop
 
 
 @kernel
@@ -217,6 +222,17 @@ def _next_element(data, end, i):
         return -1
     i = forward(data, i + 1, min(end, i + 1 + _MAX_TAG_BYTES), WORD)
     return i + 1 if i < end and data[i] == _GREATER else -1
+
+
+@kernel
+def _attributes_end(data, end, i):
+    """Where the text begins after the attributes of a tag that go on at i; -1 for none."""
+    stop = i
+    while stop < min(end, i + _MAX_ATTRIBUTE_BYTES) and CLASSES[data[stop]] & (VALUE | BLANK):
+        if data[stop] == _LESS or data[stop] == _GREATER:
+            break
+        stop += 1
+    return stop + 1 if stop < end and data[stop] == _GREATER and CLASSES[data[stop - 1]] & QUOTE else -1
 
 
 @kernel
@@ -315,6 +331,10 @@ def _given(data, end, i, settings):
             value = forward(data, value, min(end, value + _MAX_GAP_BYTES), SPACE)
             start, stop = _quoted(data, end, value)
             return start, stop, QUOTED
+        pair = _pair(data, end, value) if value < end and data[value] == _BRACE else -1
+        if pair >= 0:
+            start, stop, _ = _value(data, end, pair, True)
+            return start, stop, PAIR
         return _value(data, end, value, settings)
     pair = _pair(data, end, closed)
     if pair >= 0:
@@ -335,6 +355,11 @@ def _given(data, end, i, settings):
         start, stop = _arguments(data, end, at + 1)
         if start >= 0:
             return start, stop, ARGUMENT
+    text = _attributes_end(data, end, at) if at > name and closed == name else -1
+    if text >= 0:
+        start, stop = _element(data, end, text)
+        if start >= 0:
+            return start, stop, ELEMENT
     typed = _after_type(data, end, at) if at > name and closed == name else -1
     if typed >= 0:
         start, stop = _quoted(data, end, forward(data, typed, min(end, typed + _MAX_BLANKS), BLANK))

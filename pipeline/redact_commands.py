@@ -26,6 +26,11 @@ _COMMANDS = re.compile(
     + _argument("f")
     + rb"|\bldap(?:search|modify|add|delete|passwd|whoami)\b[^\n]{0,160}?\s-w\s+" + _argument("g")
     + rb"|\bopenssl\b[^\n]{0,160}?\s-pass(?:in|out)?\s+[\"']?pass:" + _argument("h")
+    + rb"|\becho\s+[\"']?[\w.-]{1,64}:(?P<k>[^\s\"'|]{4,128})[\"']?\s*\|\s*(?:sudo\s+)?chpasswd"
+    + rb"|\bhtpasswd\s+-\w*b\w*\s+\S{1,64}\s+\S{1,64}\s+" + _argument("l")
+    + rb"|\bsqlplus\s+(?:-\w+\s+)*[\w.-]{1,64}/(?P<m>[^\s\"'@/]{4,64})@"
+    + rb"|\bhttps?\s+-a\s+[^\s:]{1,64}:(?P<n>[^\s\"'|]{4,128})"
+    + rb"|\bmosquitto_\w{3}\b[^\n]{0,160}?\s-P\s+" + _argument("o")
     + rb"|\bjdbc:oracle:(?:thin|oci):[\w.-]{1,64}/(?P<j>[^\s\"'@/]{4,64})@",
 )  # fmt: skip
 _HEADER = re.compile(rb"\b(?P<scheme>(?i:basic|bearer))(?:\s+|%20)(?P<value>[A-Za-z0-9+/_.~-]{8,2048}={0,2})")

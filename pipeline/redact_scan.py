@@ -186,9 +186,12 @@ def _secrets(data, bounds, i, word, flags, settings, row, shapes, found, count):
 
 
 @kernel
-def _command(data, end, i):
-    """(the end of the line that i is on, or of what is looked at of it; whether there is a digit or `=`)."""
+def _command(data, begin, end, i):
+    """(the end of the line that i is on, or of what is looked at of it; whether there, or shortly before i, is a digit
+    or `=`)."""
     stop, digits = i, False
+    for k in range(max(begin, i - 64), i):
+        digits |= CLASSES[data[k]] & DIGIT != 0 or data[k] == _EQUALS
     while stop < min(end, i + MAX_COMMAND_BYTES) and data[stop] != _NEWLINE:
         digits |= CLASSES[data[stop]] & DIGIT != 0 or data[stop] == _EQUALS
         stop += 1
@@ -223,7 +226,7 @@ def _scan_part(data, bounds, part, settings, row, tables, shapes, found, count, 
             if flags:
                 count = _secrets(data, bounds, i, word, flags, settings, row, shapes, found, count)
             if flags & _IS_COMMAND and i >= looked:
-                looked, digits = _command(data, bounds[1], i)
+                looked, digits = _command(data, bounds[0], bounds[1], i)
                 if digits:
                     count = _append(found, count, (row, COMMAND, i - 3, i - 3, looked, 0))
     return count, looked

@@ -80,7 +80,7 @@ _UUID_NAME = re.compile(
 )
 _NAME = re.compile(r"[\w.-]*", re.ASCII)
 
-_LOGIN_NAME = re.compile(r"(?:login|auth|credentials?|begin|pdo|run)$", re.IGNORECASE)
+_LOGIN_NAME = re.compile(r"(?:login|auth|credentials?|begin|pdo|run|connect|connection)$", re.IGNORECASE)
 
 # Values.
 
@@ -214,6 +214,8 @@ def _login(c: Candidate, value: str) -> Span | None:
     """The password that follows a user in a call, or a bot's token."""
     if _DISCORD.fullmatch(value):
         return c.start, c.end, KEY
+    if b"(" not in bytes(c.data[c.context : c.start]):  # two strings of a list
+        return None
     second = c.back(c.start, 8).rstrip(b"\"'`@ ").endswith(b",")
     return (c.start, c.end, PASSWORD) if second and is_strong(value) else None
 
@@ -252,14 +254,21 @@ def _fits(c: Candidate, name: str) -> bool:
         if _REFERENCE.fullmatch(value):
             return False
         stated = b":" in between and not value.isalnum()
-        known = bool(_FLAG.search(before)) or name.isupper() or (alone and not value.isalnum()) or stated
+        known = (
+            bool(_FLAG.search(before))
+            or name.isupper()
+            or name.startswith("-")
+            or (alone and not value.isalnum())
+            or stated
+        )
         return (is_strong(value) and known) or is_key(value)
     if form == forms.AFTER_BLANK:
         before = c.back(c.context, _BACK)
         if name.lower() == "identified" or b" by " in between.lower():
             return True
         quoted = between[-1:] in (b"'", b'"', b"`")
-        return bool(_DEFINES.search(before)) and (quoted or is_strong(c.text) or is_key(c.text))
+        strong = is_strong(c.text) or is_key(c.text)
+        return (bool(_DEFINES.search(before)) and (quoted or strong)) or (strong and (quoted or name.startswith("-")))
     if form == forms.DEFAULT:
         looked_up = bool(_LOOKUP.search(between)) or name.lower().endswith("auth")
         return looked_up and (is_strong(c.text) or is_key(c.text))

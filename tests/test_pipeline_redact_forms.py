@@ -49,6 +49,10 @@ PASSWORDS = [
     ("shell", "PGPASSWORD={} psql"), ("shell", "mysqldump -u root -p'{}' db"), ("shell", "sshpass -p {} ssh h"),
     ("shell", "curl --user 'admin:{}' https://x.io"), ("shell", "openssl rsa -passin pass:{} -in k"),
     ("shell", "docker run -e MYSQL_ROOT_PASSWORD={} mysql"), ("powershell", 'ConvertTo-SecureString "{}" -Force'),
+    ("xml", '<wsse:Password Type="PasswordText">{}</wsse:Password>'), ("xml", "<password>\n  {}\n</password>"),
+    ("xml", '<property name="password"><value>{}</value></property>'), ("json", '"adminPassword": {"value": "{}"}'),
+    ("shell", "x --db-password {} --y"), ("json", '["--password={}"]'), ("shell", "echo 'root:{}' | chpasswd"),
+    ("shell", "htpasswd -b f user {}"), ("java", 'DriverManager.getConnection("jdbc:h2:x", "sa", "{}")'),
     ("python", 'c = "host=db user=app password={} port=5432"'), ("python", '"{\\"password\\": \\"{}\\"}"'),
 ]  # fmt: skip
 KEYS = [

@@ -43,9 +43,12 @@ _PAIR = re.compile(
     re.IGNORECASE,
 )
 _ELEMENT = re.compile(
-    rb"(?:<!\[cdata\[(?P<data>[^\x00-\x20\x7f\]]{0,257}+)(?=\])|(?P<text>[^\x00-\x20\x7f<]{0,257}+)(?=</))", re.I
+    rb"(?:<!\[cdata\[(?P<data>[^\x00-\x20\x7f\]]{0,257}+)(?=\])|(?:<\w{0,24}+>)?[ \t\r\n]{0,48}+"
+    rb"(?P<text>[^\x00-\x20\x7f<]{0,257}+)(?=[ \t\r\n]{0,48}</))",
+    re.I,
 )
 _NEXT_ELEMENT = re.compile(rb"</\w{0,24}+>[ \t\r\n]{0,48}+<\w{0,24}+>")
+_ATTRIBUTES_END = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f<>]{1,64}+(?<=[\"'`])>")
 _ARGUMENT_GAP = rb"[ \t\r\n]{0,48}+"
 _AFTER_TYPE = re.compile(rb"(?:\{[^}]{0,39}+\}[ \t]{0,16}+|[\w \t]{1,24}+)=(?![=:!>])[ \t]{0,16}+")
 _CALLED = re.compile(rb"[\w.:!&*\[\](<> ]{1,40}+(?<=\()(?=[\"'`])")
@@ -56,7 +59,9 @@ _MEMBER = re.compile(
 )
 _MEMBER_VALUE = re.compile(rb"[\])\"'`\\=:!> \t\r\n]{0,8}+([\w+/=\- \t\r\n]{0,2048}+)(?=[\])\"'`\\]|</)")
 _COMMANDS = re.compile(
-    rb"(?=(ysql|iadb|curl|shpa|-cli|ongo|dock|sqlc|smbc|lftp|ldap|enss|hin:|asic|eare|:543|:643|:\*:\*))", re.IGNORECASE
+    rb"(?=(ysql|iadb|curl|shpa|-cli|ongo|dock|sqlc|smbc|lftp|ldap|enss|hin:|chpa|htpa"
+    rb"|sqlp|p -a|mosq|asic|eare|:543|:643|:\*:\*))",
+    re.IGNORECASE,
 )
 
 
@@ -118,7 +123,7 @@ def _commands(text: bytes) -> set[Found]:
         line = re.match(rb"[^\n]{0,256}", text[last:])
         if last >= looked and line:
             looked = last + line.end()
-            if re.search(rb"[0-9=]", line[0]):
+            if re.search(rb"[0-9=]", text[max(0, last - 64) : looked]):
                 found.add((COMMAND, match.start(), looked))
     return found
 
@@ -163,7 +168,8 @@ def _given(text: bytes, at: int, settings: bool) -> tuple[Span, bool]:
         value += bool(re.match(rb"\([ \t\r\n]", text[value : value + 2]))
         if text[value : value + 1] in (b"\n", b"\r"):
             return _literal(text, _match(rb"[ \t\r\n]{0,48}+", text, value)), True
-        return _value(text, value, settings)
+        pair = _PAIR.match(text[: value + 80], value) if text[value : value + 1] == b"{" else None
+        return (_value(text, pair.end(), True)[0], False) if pair else _value(text, value, settings)
     pair = _PAIR.match(text[: closed + 80], closed)
     if pair and re.match(rb"[\s,]{0,48}+", text[closed:]):
         return _value(text, pair.end(), True)[0], False
@@ -178,6 +184,10 @@ def _given(text: bytes, at: int, settings: bool) -> tuple[Span, bool]:
         literal = _argument(text, place + 1)
         if literal != _NONE:
             return literal, False
+    attributes = _ATTRIBUTES_END.match(text, place) if place > name == closed else None
+    element = _ELEMENT.match(text, attributes.end()) if attributes else None
+    if element:
+        return element.span(element.lastgroup or 0), True
     typed = _AFTER_TYPE.match(text, place) if place > name == closed else None
     if typed and _literal(text, typed.end()) != _NONE:
         return _literal(text, typed.end()), False
