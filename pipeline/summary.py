@@ -55,6 +55,7 @@ def summary(manifest: dict[str, Any], out: Place) -> str:
     console.print()
     names = ["shards/"] if packing else []
     names += ["documents/"] if manifest["config"]["output"]["documents"] else []
+    names += ["licenses/"] if any(f["file"].startswith("licenses/") for f in manifest["files"]) else []
     for name in [*names, "dropped/", "report.html", "manifest.json"]:
         console.print(str(out / name), soft_wrap=True)
     told = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
@@ -86,4 +87,4 @@ def _print_mixture(console: Console, manifest: dict[str, Any]) -> None:
 def decoded_line(encodings: dict[str, int]) -> str:
     """How many kept documents were not plain UTF-8, by encoding; empty where all were."""
     listed = ", ".join(f"{name} {count:,}" for name, count in encodings.items())
-    return f"{sum(encodings.values()):,} of them were decoded, or lost a byte order mark: {listed}" if listed else ""
+    return f"Kept and decoded (utf-8-sig: without its byte order mark): {listed}" if listed else ""
