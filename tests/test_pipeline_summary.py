@@ -11,7 +11,7 @@ from codemill.pipeline.summary import summary
 RED = "\033[31m"
 STEP = {"stage": "ingest", "documents_in": 10, "documents_out": 8, "bytes_in": 1, "bytes_out": 1, "reasons": {}}
 MANIFEST: dict[str, Any] = {
-    "unreadable": {}, "packing": None, "shards": [], "mixture": None, "funnel": [STEP],
+    "unreadable": {}, "packing": None, "shards": [], "mixture": None, "funnel": [STEP], "files": [],
     "config": {"output": {"documents": True}, "mixture": {"sources": {}, "tokens": None}},
 }  # fmt: skip
 
@@ -44,3 +44,8 @@ def test_what_a_mixture_asks_for_and_takes_is_shown_where_the_config_has_one() -
     config["mixture"]["tokens"] = None
     assert ["36,203", "tokens", "taken"] in [line.split() for line in told(mixture=mixture, config=config)]
     assert not [line for line in told(mixture=mixture) if "taken" in line]
+
+
+def test_the_folder_of_licence_texts_is_named_where_there_is_one() -> None:
+    assert "out/licenses" not in told()
+    assert "out/licenses" in told(files=[{"file": "licenses/part-00000.parquet"}])
