@@ -490,6 +490,15 @@ def test_a_zip_behind_other_data_is_read(tmp_path: Path, lead: bytes) -> None:
     assert texts_by_path(documents) == FILES and dropped == []
 
 
+@pytest.mark.parametrize("lead", [b"", b"#!/usr/bin/env python3\n"])
+def test_a_zip_may_be_shorter_than_a_block_of_tar(tmp_path: Path, lead: bytes) -> None:
+    short, empty = lead + zip_of({"a.py": "x = 1\n"}), lead + zip_of({})
+    assert len(short) < tarfile.BLOCKSIZE and zipfile.ZipFile(io.BytesIO(empty)).namelist() == []
+    write(tmp_path, {"a.pyz": short, "b.pyz": empty})
+    documents, dropped = read_all(archives(tmp_path))
+    assert texts_by_path(documents) == {"a.py": "x = 1\n"} and dropped == []
+
+
 def test_a_tar_is_no_zip_for_what_it_begins_or_ends_with(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {"PKG-INFO": "Name: x\n", "z.zip": zip_of({"in.py": "x"}, zipfile.ZIP_STORED)}
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT):

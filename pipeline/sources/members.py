@@ -7,6 +7,7 @@ extracted to a disk; a member's path is only a label, but one that leaves the ar
 from __future__ import annotations
 
 import functools
+import io
 import posixpath
 import re
 import stat
@@ -63,8 +64,7 @@ def members(file: Any) -> Iterator[Member]:
     file.seek(0)
     if not head.startswith(_ZIP_MAGIC) and (not head or codec_of(file) is not None or _is_tar(head)):
         return _tar_members(Expansion(file))
-    is_behind = len(head) == tarfile.BLOCKSIZE and zipfile.is_zipfile(_BoundedReads(file))  # self-extracting
-    if is_behind or head.startswith(_ZIP_MAGIC):
+    if head.startswith(_ZIP_MAGIC) or zipfile.is_zipfile(_BoundedReads(file)):  # it may stand behind other data
         return _zip_members(file)
     kind = next((kind for magic, kind in _OTHER_MAGIC.items() if head.startswith(magic)), "of an unknown kind")
     raise tarfile.ReadError(f"it is {kind}; zip is read, and tar, plain or under gzip, bzip2, xz or zstd")
@@ -92,7 +92,14 @@ class _BoundedReads:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self.tell, self.seekable = file.tell, file.seekable
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._file.size()}[whence]
+        if start + offset < 0:
+            # As of Python's files: so zipfile knows that a zip is short.
+            raise OSError("what it says of its parts lies before its beginning: it is cut off, or one of several volumes")
+        return int(self._file.seek(start + offset))
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:
