@@ -78,7 +78,7 @@ REASONS: dict[str, dict[str, str]] = {
         "archive_bomb": "an archive member that expands beyond the configured bounds",
         "too_large": "more bytes than `filter.max_size_bytes`",
         "empty": "no text but white space and characters that cannot be seen",
-        "binary": "a NUL byte: not a text",
+        "binary": "a NUL byte: not a text; `detail` says so where it may be UTF-16 or UTF-32",
         "not_utf8": "neither UTF-8 nor an encoding that it declares; `detail` says what it may be",
         "null_text": "a row whose text column is null",
     },

@@ -25,6 +25,7 @@ DECLARED = {
     "second_line.py": ("#!/usr/bin/env python\n# vim: set fileencoding=cp1252 :\n", "cp1252"),
     "plain.rb": ("# encoding: iso-8859-15\n", "iso8859-15"),
     "emacs.c": ("/* -*- mode: c; coding: latin-1-unix; -*- */\n", "iso8859-1"),
+    "iso_latin.py": ("# -*- mode: python; coding: iso-latin-1-unix -*-\n", "iso8859-1"),
     "emacs2.el": (";;; x.el --- y -*- coding: iso-8859-1 -*-\n", "iso8859-1"),
     "a.xml": ('<?xml version="1.0" encoding="ISO-8859-1"?>\n', "iso8859-1"),
     "a.html": ('<html><head><meta charset="windows-1252"></head>\n', "cp1252"),
@@ -122,6 +123,25 @@ def test_what_is_dropped_says_what_it_may_be(tmp_path: Path) -> None:
     details = {row["path"]: row["detail"] for row in dropped}
     assert details["a.py"] == "it may be cp1251"
     assert details["b.py"].startswith("it declares euc-jp, which does not decode it")
+
+
+def test_what_is_wide_or_has_surrogates_says_so(tmp_path: Path) -> None:
+    text = "# 日本語 naïve 😀\nx = 1\n" * 300
+    wide = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+    write(tmp_path, {f"{codec}.py": text.encode(codec) for codec in wide})
+    write(tmp_path, {"mark.py": codecs.BOM_UTF16_LE + b"x\0\0", "program": b"\x7fELF\2\1\1\0" + bytes(range(256))})
+    write(tmp_path, {"half.py": b"x = '\xed\xa0\x80'\n", "zeros": bytes(99)})
+    _, dropped = read_all(tree(tmp_path))
+    details = {row["path"]: row["detail"] for row in dropped}
+    assert {path: details.pop(path) for path in [f"{codec}.py" for codec in wide]} == {
+        f"{codec}.py": f"it may be {codec}" for codec in wide
+    }
+    assert details == {
+        "mark.py": "its byte order mark is that of utf-16, which does not decode it",
+        "half.py": "it holds surrogates, which UTF-8 does not have",
+        "program": None,
+        "zeros": None,
+    }
 
 
 def test_decode_never_and_a_given_encoding(tmp_path: Path) -> None:

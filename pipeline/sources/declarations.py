@@ -28,8 +28,14 @@ _DECLARATIONS = tuple(
         (rb".*", rb"^\\encoding\{" + _NAME + rb"\}"),  # R's documentation
     )
 )
-# Names of LaTeX's inputenc that Python lacks.
-_OTHER_NAMES = {"ansinew": "cp1252", "applemac": "mac-roman", "latin9": "iso8859-15", "latin10": "iso8859-16"}
+# Names of LaTeX's inputenc and of Emacs's coding systems that Python lacks.
+_OTHER_NAMES = {
+    "ansinew": "cp1252", "applemac": "mac-roman", "latin9": "iso8859-15", "latin10": "iso8859-16",
+    "euc-japan": "euc_jp", "japanese-iso-8bit": "euc_jp", "japanese-shift-jis": "shift_jis",
+    "chinese-iso-8bit": "gb2312", "chinese-gbk": "gbk", "chinese-big5": "big5", "korean-iso-8bit": "euc_kr",
+    "cyrillic-koi8": "koi8-r", "cyrillic-iso-8bit": "iso8859-5", "greek-iso-8bit": "iso8859-7",
+}  # fmt: skip
+_ISO_LATIN = re.compile(r"(?i)^iso-latin-(?=\d+$)")  # Emacs, and so Python's tokenizer, for Latin-1
 _LINE_ENDS = re.compile(r"(?i)-(unix|dos|mac)$")  # Emacs names them with the encoding
 # Browsers read these HTML labels as the larger sets of Windows (WHATWG Encoding Standard, 4.2).
 _IN_HTML = {
@@ -43,7 +49,7 @@ _BARRED = frozenset(("idna", "punycode", "unicode-escape", "raw-unicode-escape",
 def known_encoding(name: str) -> str | None:
     """Python's name of a text encoding; None where Python has none of this name, or its use is barred."""
     try:
-        name = _LINE_ENDS.sub("", name)
+        name = _ISO_LATIN.sub("latin", _LINE_ENDS.sub("", name))
         info = codecs.lookup(_OTHER_NAMES.get(name.lower(), name))
     except (LookupError, ValueError, UnicodeError):
         return None

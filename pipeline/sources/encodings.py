@@ -11,6 +11,7 @@ ASCII, is believed. A decoding is strict and must give the same bytes back.
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 
 import charset_normalizer
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from codemill.buffers import text_buffers
 from codemill.pipeline.sources.declarations import declared_encoding, declared_label, known_encoding
 
-_GUESS_BYTES = 2048  # by which an encoding is guessed
+GUESS_BYTES = 2048  # by which an encoding is guessed
 _MAX_GUESSES = 200  # of a batch: one costs milliseconds
 # Encodings with a byte order mark, the longer marks first: mark, the name that Python reads it by, without mark.
 _MARKS = (
@@ -36,6 +37,8 @@ _SUSPECTS = (
     "cp949",
 )  # fmt: skip
 _WIDE = ("utf-16", "utf-32")
+# In texts, though Python does not count them as printable.
+_TEXT_CONTROLS = re.compile("[\t-\r\x1b\x85\xa0\xad\u2000-\u200f\u2028\u2029\u202f\u2060\u3000\ufeff]")
 # A text without a mark that can be seen: white space, control and format characters, and what
 # Unicode calls default ignorable (fillers, variation selectors).
 _INVISIBLE = (
@@ -84,6 +87,14 @@ def invisible(texts: pa.Array) -> pa.Array:
 def suspicions(texts: list[bytes]) -> list[str]:
     """What each text that is not UTF-8 may be in, for a message."""
     return [_suspicion(text) if row < _MAX_GUESSES else _declares(text) for row, text in enumerate(texts)]
+
+
+def wide_suspicions(starts: list[bytes]) -> list[str]:
+    """Which encoding of two or four bytes a character each text with NUL bytes may be in, for a message.
+
+    starts: the first `GUESS_BYTES` of each.
+    """
+    return [_bad_mark(text) or _wide_suspicion(text) for text in starts]
 
 
 def valid_utf8(texts: pa.Array) -> np.ndarray:
@@ -151,9 +162,9 @@ def _decoded(data: bytes, rule: str) -> tuple[bytes, str] | None:
     return None
 
 
-def _is_utf8(data: bytes) -> bool:
+def _is_utf8(data: bytes, errors: str = "strict") -> bool:
     try:
-        data.decode()
+        data.decode(errors=errors)
     except UnicodeDecodeError:
         return False
     return True
@@ -167,14 +178,37 @@ def _read(data: bytes, codec: str, name: str) -> tuple[bytes, str] | None:
         return None
 
 
+def _wide_suspicion(sample: bytes) -> str:
+    """The one that reads a sample as nothing but text, and as most ASCII."""
+    ascii_characters = {}
+    for codec in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        try:
+            text = codecs.getincrementaldecoder(codec)().decode(sample)
+        except UnicodeError:
+            continue
+        if _TEXT_CONTROLS.sub("", text).isprintable():
+            ascii_characters[codec] = sum(map(str.isascii, text))
+    best = max(ascii_characters, key=lambda codec: ascii_characters[codec], default=None)
+    return f"it may be {best}" if best is not None and ascii_characters[best] else ""
+
+
+def _bad_mark(data: bytes) -> str:
+    name = next((name for mark, name, _ in _MARKS if data.startswith(mark)), None)
+    return f"its byte order mark is that of {name}, which does not decode it" if name else ""
+
+
 def _declares(data: bytes) -> str:
     label = declared_label(data)
     return "" if label is None else f"it declares {label}, which does not decode it"
 
 
 def _suspicion(data: bytes) -> str:
+    if _is_utf8(data, "surrogatepass"):
+        return "it holds surrogates, which UTF-8 does not have"
+    if bad_mark := _bad_mark(data):
+        return bad_mark
     bad = next((place for place, byte in enumerate(data) if byte >= 0x80), 0)
-    sample = data[max(0, bad - _GUESS_BYTES // 4) :][:_GUESS_BYTES]
+    sample = data[max(0, bad - GUESS_BYTES // 4) :][:GUESS_BYTES]
     guesses = charset_normalizer.from_bytes(sample, steps=3, cp_isolation=list(_SUSPECTS))
     best = guesses.best()
     if best is None:

@@ -98,7 +98,7 @@ class _BoundedReads:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._file.size()}[whence]
         if start + offset < 0:
             # As of Python's files: so zipfile knows that a zip is short.
-            raise OSError("what it says of its parts lies before its beginning: it is cut off, or one of several volumes")
+            raise OSError("its list of files lies before its beginning: it is cut off, or one of several volumes")
         return int(self._file.seek(start + offset))
 
     def read(self, size: int = -1) -> bytes:

@@ -24,7 +24,7 @@ from codemill.pipeline.documents import DOCUMENTS, DROPPED, STAGE_OF_REASON, dro
 from codemill.pipeline.language import canonical_languages, detect_languages
 from codemill.pipeline.license import header_licenses
 from codemill.pipeline.notices import Notice, notice_rows
-from codemill.pipeline.sources.encodings import decode, invisible, suspicions, valid_utf8
+from codemill.pipeline.sources.encodings import GUESS_BYTES, decode, invisible, suspicions, valid_utf8, wide_suspicions
 
 BATCH_TEXT_BYTES = 8 * 1024 * 1024  # of text in a batch, about
 _BATCH_ROWS = 16_384  # bounds a batch of very small or of dropped files
@@ -155,6 +155,9 @@ def _detail(reason: str, texts: pa.Array, max_size_bytes: int) -> pa.Array | Non
         return pc.binary_join_element_wise(sizes, f" bytes; filter.max_size_bytes is {max_size_bytes}", "")
     if reason == "not_utf8":
         return pa.array([each or None for each in suspicions(texts.to_pylist())], pa.string())
+    if reason == "binary":
+        starts = pc.binary_slice(texts, 0, GUESS_BYTES).to_pylist()
+        return pa.array([each or None for each in wide_suspicions(starts)], pa.string())
     return None
 
 
