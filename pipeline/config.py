@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -210,7 +211,7 @@ class Source(Section):
         number = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", value)
         if number is None or float(number[1]) > 100:
             raise ValueError("must be a share from 0 to 1, or a percentage such as 0.1%")
-        return float(number[1]) / 100
+        return float(Fraction(number[1]) / 100)  # the nearest to it, as of `0.007`: 0.7 / 100 is less
 
     @field_validator("decode")
     @classmethod

@@ -15,7 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from cases import case_module
 
+from codemill.errors import DataError
+from codemill.pipeline.config import Source
 from codemill.pipeline.dataset import Dataset
+from codemill.pipeline.stages.losses import require_read
 
 
 def config(folder: Path, *sources: dict[str, Any], **sections: Any) -> Path:
@@ -108,7 +111,7 @@ def test_a_source_of_which_nothing_can_be_read_ends_the_build_unless_it_says_oth
     assert causes or make in (no_input, no_file, no_row)
 
 
-BOUNDS = [("0.4%", 1), (0.004, 1), ("0.5%", 0), (0.005, 0), ("100%", 0), (0, 1)]
+BOUNDS = [("0.4%", 1), ("0.49999%", 1), (0.004, 1), ("0.5%", 0), (0.005, 0), ("100%", 0), (0, 1)]
 
 
 @pytest.mark.parametrize(("bound", "exit_code"), BOUNDS)
@@ -118,11 +121,23 @@ def test_max_unreadable_is_a_share_of_what_comes_in(tmp_path: Path, bound: str |
     done = build(config(tmp_path, source))
     assert done.returncode == exit_code, done.stderr
     if exit_code:
-        assert "sources.jsonl: 1 of 200 rows (0.500%) cannot be read; max_unreadable is" in done.stderr
+        assert "sources.jsonl: 1 of 200 rows (0.500%) cannot be read; max_unreadable is " in done.stderr
+        assert float(done.stderr.split("max_unreadable is ")[1].split("%")[0]) < 0.5
         assert "a.jsonl#200: line 200: " in done.stderr
     else:
         assert "1 of 200 rows of jsonl (0.500%) could not be read" in done.stdout
         assert "a.jsonl#200: line 200: " in done.stdout
+
+
+def test_a_loss_that_is_exactly_the_bound_is_within_it() -> None:
+    rows = 1000
+    for lost in range(1, rows - 1):
+        read = {"rows": rows, "unreadable": lost, "causes": []}
+        for bound in (f"{lost / 10:.1f}%", lost / rows):
+            source = Source(name="s", kind="tree", path="x", max_unreadable=bound)
+            require_read([source], {"s": read})
+            with pytest.raises(DataError, match="max_unreadable is"):
+                require_read([source], {"s": {**read, "unreadable": lost + 1}})
 
 
 @pytest.mark.parametrize("bound", ["0.1", "1 percent", "-1%", "101%", "%", -0.1, 1.5, True, "nan%"])

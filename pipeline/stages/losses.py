@@ -101,8 +101,9 @@ def _fault(source: SourceConfig, read: dict[str, Any]) -> str | None:
     share = f"{lost:,} of {rows:,} rows ({lost / max(1, rows):.3%}) cannot be read"
     if lost and source.on_error == "stop":
         told, way = share, "mend or remove the inputs, or let the build go on with on_error: continue"
-    elif source.max_unreadable is not None and lost > source.max_unreadable * rows:
-        told, way = f"{share}; max_unreadable is {source.max_unreadable:.3%}", "mend the inputs, or raise the bound"
+    elif source.max_unreadable is not None and lost / max(1, rows) > source.max_unreadable:  # 0.29 * 100 is below 29
+        told = f"{share}; max_unreadable is {100 * source.max_unreadable:.10g}%"
+        way = "mend the inputs, or raise the bound"
     elif lost == rows and source.on_error != "continue":
         told = f"none of {rows:,} rows can be read" if rows else "nothing came in: its inputs hold no row or file"
         way = "mend or remove the source, or let the build go on without it with on_error: continue"
