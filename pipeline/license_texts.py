@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import re2
 import zstandard
 
-from codemill.pipeline.license_vocabulary import restricts
+from codemill.pipeline.license_vocabulary import IN_COPYRIGHT_LINES, restricts
 from codemill.pipeline.license_words import Words, read_words
 
 TABLE = Path(__file__).parent / "license_table.json.zst"
@@ -24,6 +24,8 @@ FINGERPRINT_WORDS = 5
 _MAX_OPEN_WORDS = {OPEN: 40, COPYRIGHT: 300}
 _MEMORY = 64 << 20  # bytes of RE2's automata for one licence
 _PARTED = re.compile(r"(?<=[a-z])-[ \t]*\n[^\w\n]*(?=[a-z])", re.I)
+
+_PLURAL = re.compile(r"(?<=[a-z])\(s\)", re.I)  # `copyright notice(s)`
 
 
 class Found(NamedTuple):
@@ -78,13 +80,14 @@ def with_exceptions(ids: list[str]) -> list[str] | None:
 
 
 def read_licenses(text: str) -> tuple[Words, list[Found]]:
-    """The words of a text and the licences in it; words parted at the end of a line count as one where need be."""
+    """The words of a text and the licences in it; words parted at a line's end, and `(s)`, count as one where need be."""
     words = read_words(text)
     found = find_texts(words)
-    if not found and _PARTED.search(text):
-        parted = read_words(_PARTED.sub("", text))
-        found = find_texts(parted)
-        words = parted if found else words
+    for spelling in (_PARTED, _PLURAL):
+        if not found and spelling.search(text):
+            respelled = read_words(spelling.sub("", text))
+            found = find_texts(respelled)
+            words = respelled if found else words
     return words, found
 
 
@@ -139,7 +142,11 @@ def _matches(at: int, words: Words) -> list[Found]:
 
 
 def _is_open_for_names(match: Any, allowed: frozenset[str]) -> bool:
-    return not any(value and restricts(value, allowed) for value in match.groupdict().values())
+    for number, value in enumerate(match.groups(), 1):
+        is_holder = match.string.endswith(" copyright", 0, match.start(number))
+        if value and restricts(value, allowed | IN_COPYRIGHT_LINES if is_holder else allowed):
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)

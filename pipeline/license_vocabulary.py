@@ -28,11 +28,12 @@ _RESTRICTING = """
     permi\\w* grant\\w* allow\\w* authoriz\\w* entitle\\w* distribut\\w* redistribut\\w* publish\\w* copying copies
     use used uses using usage deriv\\w* purposes? attribut\\w* credit members? contact notify inform\\w* donat\\w*
     export\\w* compl(?:y|iant|iance) laws? liab\\w* indemnif\\w* warrant\\w* expir\\w* until days?
-    revenue keep ask owe\\w*
+    revenue keep ask owe\\w* customers? clients? employees staff testers turnover humans void valid violat\\w*
+    beta peaceful fair ethos please assets? artwork images graphics logos? neural residents citizens
     nicht\\w* kein\\w* nur verbot\\w* erlaubt kommerz\\w* privat\\w* comercia\\w* prohib\\w* interdi\\w* ni pas
     uniquement seulement utilisation solo solamente uso vieta\\w* divieto sans sem apenas proib\\w* niet alleen
 """
-_RESTRICTING_PAIRS = ("provided that", "subject to", "free for", "licensed to", "available to", "reserved for")
+_RESTRICTING_PAIRS = ("provided that", "shared source", "source available", "subject to", "free for", "licensed to", "available to", "reserved for")
 RESTRICTING = re.compile(f" (?:{'|'.join([*_RESTRICTING.split(), *_RESTRICTING_PAIRS])})(?= |$)")
 _RESERVED = re.compile(r" (?:all |some )?rights? (?:are )?reserved(?= |$)")
 
@@ -60,6 +61,13 @@ PLAIN = _words("""
     foundation university institute company laboratory laboratories present current year date begin end start
     acknowledgements credits thanks thank history appendix section table contents index more about build built major
     minor initial first second new old simplified revised standard template tree root local
+    downloaded packaging packaged packager debianized same later reproduced adapted extracted copied taken ported port
+    converted cleaned reorganized added initially partially implementation implementations implemented methods method
+    function functions routines algorithm unit tests test extensions extension examples example recipes crate crates
+    dependencies dependency standard beyond therefore associated format parser phone fax telex street route
+    trademarks registered mentioned herein property respectively generated compiler interface tool tools
+    parties cpython rationale externally des mirror prose page pages header website
+    different reference various directly externally following python then up back out s js
 """)
 
 # Words by which one knows that a licence is meant.
