@@ -182,13 +182,14 @@ def _is_separator(name: str, argument: Any) -> bool:
 
 
 def _fingerprints(runs: list[list[str]], frequency: Counter[str]) -> list[str]:
-    """The rarest row of words that each text of a licence has, in each third of it; else the longest row."""
+    """The rarest row of words that each text of a licence has, in each third of it."""
     grams = _grams(runs)
     cuts = [len(grams) * at // _FINGERPRINTS for at in range(_FINGERPRINTS + 1)]
     thirds = [grams[start:end] for start, end in itertools.pairwise(cuts) if start < end]
     rarest = [min(third, key=lambda gram: (frequency[gram], gram)) for third in thirds]
-    longest: list[str] = max(runs, key=lambda run: len(run))
-    return rarest or [" " + " ".join(longest)]
+    if not rarest:
+        raise ValueError(f"a text has no row of {FINGERPRINT_WORDS} words that it does not leave open: {runs}")
+    return rarest
 
 
 def _grams(runs: list[list[str]]) -> list[str]:

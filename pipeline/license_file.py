@@ -10,9 +10,9 @@ import functools
 import re
 
 from codemill.pipeline.license_names import also_called, named_expression
-from codemill.pipeline.license_texts import Found, read_licenses, table, with_exceptions
+from codemill.pipeline.license_texts import read_licenses, table, with_exceptions
 from codemill.pipeline.license_vocabulary import IN_COPYRIGHT_LINES, PLAIN, names_license, restricts
-from codemill.pipeline.license_words import Words, joined
+from codemill.pipeline.license_words import joined
 
 MAX_CHARACTERS = 400_000  # of a licence file; the longest text of SPDX's list has 70,000
 _MAX_LICENSES = 400  # in one file
@@ -114,7 +114,7 @@ def license_of_text(text: str) -> str | None:
     if ids is None:
         return None
     listed: list[str] = []
-    gaps = list(_gaps(words, found))
+    gaps = words.gaps((each.start, each.end) for each in found)
     if not all(_harmless(gap, ids, listed) for gap in gaps):
         return None
     if any(_gives_choice(gap) for gap in gaps):
@@ -127,15 +127,6 @@ def _gives_choice(gap: str) -> bool:
     return any(
         _EITHER.search(words + " ") and not _IN_PART.search(words + " ") for words in map(joined, gap.split("\n\n"))
     )
-
-
-def _gaps(words: Words, found: list[Found]) -> list[str]:
-    """What stands before, between and behind the licences."""
-    gaps, at = [], 0
-    for each in found:
-        gaps.append(words.text[at : words.starts[each.start]])
-        at = words.ends[each.end - 1]
-    return [*gaps, words.text[at:]]
 
 
 def _harmless(gap: str, ids: list[str], listed: list[str]) -> bool:

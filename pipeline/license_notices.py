@@ -124,6 +124,7 @@ _TOPIC = re.compile(
     r" (?:software|license\w*|users?|employees|compan\w+|organizations?|subscription|fees?|pay\w*|buy|purchase\w*"
     r"|revenue|commercial\w*|training|train|use of|nonprofit\w*|military|government\w*)(?= |$)"
 )
+_MARKS = re.compile(r"(?im)\n[ \t]*(?:[/#*;%!|>\-\"'(){}.<=\\~+]+|@?rem\b|dnl\b|c(?=[ \t\r]|$))+[ \t]?")
 _KINDS = {"affero": "AGPL", "lesser": "LGPL", "library": "LGPL"}
 
 
@@ -166,11 +167,8 @@ def statements_of(comment: str) -> tuple[Statement, ...]:
 
 def _adds_condition(words: Words, found: list[Found]) -> bool:
     """Whether a sentence of a comment that holds a whole licence, outside of it, sets a condition."""
-    gaps, at = [], 0
-    for each in found:
-        gaps.append(words.text[at : words.starts[each.start]])
-        at = words.ends[each.end - 1]
-    sentences = [part for gap in [*gaps, words.text[at:]] for part in re.split(r"[.!]\s|\n\s*\n", gap)]
+    gaps = words.gaps((each.start, each.end) for each in found)
+    sentences = [part for gap in gaps for part in re.split(r"[.!]\s|\n\s*\n", gap)]
     return any(_MODAL.search(each) and _TOPIC.search(each) for each in map(joined, sentences))
 
 
@@ -182,7 +180,7 @@ def _titles(comment: str) -> list[Statement]:
 
 def _without_marks(comment: str) -> str:
     """A comment's lines without what marks them as one."""
-    return re.sub(r"(?im)^[ \t]*(?:[/#*;%!|>\-\"'(){}.<=\\~+]+|@?rem\b|dnl\b|c(?=[ \t\r]|$))+[ \t]?", "", comment)
+    return _MARKS.sub("\n", "\n" + comment)[1:]
 
 
 def _outside(joined: str, found: list[tuple[int, int, str]]) -> str:

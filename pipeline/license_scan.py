@@ -6,6 +6,8 @@ word of licence notices. `license_headers` reads only these.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 
@@ -22,9 +24,6 @@ WORDS = (
 _TAG = np.frombuffer(TAG, np.uint8)
 _SKIP = np.full(256, len(TAG), np.int64)  # Horspool's: how far the search may move on after a byte
 _SKIP[_TAG[:-1]] = len(TAG) - 1 - np.arange(len(TAG) - 1)
-_FIRST = np.zeros(256, np.bool_)
-_FIRST[[word[0] for word in WORDS]] = True
-_FIRST[[word[0] - 32 for word in WORDS]] = True
 # Comments: how they open at the beginning of a line (some anywhere), and how they close.
 _OPENERS = (
     b"/*",
@@ -56,7 +55,20 @@ def _packed(words: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
 
 
-_TABLES = (*_packed(WORDS), _FIRST, *_packed(_OPENERS), *_packed(_CLOSERS), *_packed(_MARKS), _BEGINS)
+def _word_skips() -> np.ndarray:
+    """uint8[65536]: how far the search for any of `WORDS` may move on after two bytes (Wu and Manber, 1994)."""
+    window = min(map(len, WORDS))
+    skips = np.full(1 << 16, window - 1, np.uint8)
+    for word in WORDS:
+        for at in range(window - 1):
+            pairs = itertools.product(*({byte, ord(chr(byte).upper())} for byte in word[at : at + 2]))
+            for first, second in pairs:
+                skips[first << 8 | second] = min(skips[first << 8 | second], window - 2 - at)
+    return skips
+
+
+_WORD_TABLES = (*_packed(WORDS), _word_skips())
+_LINE_TABLES = (*_packed(_OPENERS), *_packed(_CLOSERS), *_packed(_MARKS), _BEGINS)
 
 
 def tagged_texts(texts: pa.Array) -> np.ndarray:
@@ -71,10 +83,10 @@ def notice_comments(texts: pa.Array) -> tuple[np.ndarray, list[bytes]]:
     """Comments in the first `HEAD_BYTES` of texts that hold one of `WORDS`: int64[m], their texts; their bytes."""
     offsets, data = text_buffers(texts)
     spans = np.zeros((2 * len(texts) + 256, 3), np.int64)
-    found = _find_comments(offsets, data, HEAD_BYTES, _TABLES, spans)
+    found = _find_comments(offsets, data, HEAD_BYTES, _WORD_TABLES, _LINE_TABLES, spans)
     if found > len(spans):
         spans = np.zeros((found, 3), np.int64)
-        _find_comments(offsets, data, HEAD_BYTES, _TABLES, spans)
+        _find_comments(offsets, data, HEAD_BYTES, _WORD_TABLES, _LINE_TABLES, spans)
     spans = spans[:found]
     return spans[:, 0], [data[start:end].tobytes() for start, end in spans[:, 1:].tolist()]
 
@@ -97,14 +109,20 @@ def _find_tags(offsets, data, tag, skip, tagged):  # type: ignore[no-untyped-def
 
 
 @kernel
-def _find_comments(offsets, data, head, tables, spans):  # type: ignore[no-untyped-def]
-    """Fill spans (text, start, end); how many there are, which may be more than fit."""
-    words, word_starts, first, openers, open_starts, closers, close_starts, marks, mark_starts, begins = tables
+def _find_comments(offsets, data, head, word_tables, line_tables, spans):  # type: ignore[no-untyped-def]
+    """Fill spans (text, start, end); how many there are, which may be more than fit.
+
+    Lines are looked at only as far as words stand, which most texts have none of.
+    """
+    openers, open_starts, closers, close_starts, marks, mark_starts, begins = line_tables
+    words = np.empty((head, 2), np.int64)
     found = 0
     for row in range(len(offsets) - 1):
         at, end = offsets[row], min(offsets[row + 1], offsets[row] + head)
+        count = _find_words(data, at, end, word_tables, words)
+        last = words[count - 1, 0] if count else -1
         block, block_end = -1, -1  # lines that are comments, one after another
-        while at < end:
+        while at < end and (at <= last or block >= 0):
             begin = at
             while begin < end and (data[begin] == 32 or data[begin] == 9):
                 begin += 1
@@ -122,26 +140,46 @@ def _find_comments(offsets, data, head, tables, spans):  # type: ignore[no-untyp
                 block_end, at = line_end, line_end + 1
                 continue
             if block >= 0:
-                found = _add(data, row, block, block_end, words, word_starts, first, spans, found)
+                found = _add(row, block, block_end, words[:count], spans, found)
                 block = -1
             if opener < 0:
                 at = line_end + 1
                 continue
             close = closers[close_starts[opener] : close_starts[opener + 1]]
             at = _after(data, start + open_starts[opener + 1] - open_starts[opener], end, close)
-            found = _add(data, row, start, at, words, word_starts, first, spans, found)
+            found = _add(row, start, at, words[:count], spans, found)
         if block >= 0:
-            found = _add(data, row, block, block_end, words, word_starts, first, spans, found)
+            found = _add(row, block, block_end, words[:count], spans, found)
     return found
 
 
 @kernel
-def _add(data, row, start, end, words, word_starts, first, spans, found):  # type: ignore[no-untyped-def]
-    if not _has_word(data, start, end, words, word_starts, first):
-        return found
-    if found < len(spans):
-        spans[found, 0], spans[found, 1], spans[found, 2] = row, start, end
-    return found + 1
+def _add(row, start, end, words, spans, found):  # type: ignore[no-untyped-def]
+    """Add a comment, if one of the words stands in it."""
+    for at in range(len(words)):
+        if start <= words[at, 0] and words[at, 1] <= end:
+            if found < len(spans):
+                spans[found, 0], spans[found, 1], spans[found, 2] = row, start, end
+            return found + 1
+    return found
+
+
+@kernel
+def _find_words(data, at, end, tables, found):  # type: ignore[no-untyped-def]
+    """Fill found (start, end) with the words between two positions, in order; how many there are."""
+    letters, starts, skips = tables
+    window, count = np.int64(skips[0]) + 1, 0
+    while at + window <= end:
+        skip = skips[np.int64(data[at + window - 2]) << 8 | data[at + window - 1]]
+        if skip == 0:
+            for word in range(len(starts) - 1):
+                if _stands_in_any_case(data, at, end, letters, starts[word], starts[word + 1]):
+                    found[count, 0], found[count, 1] = at, at + starts[word + 1] - starts[word]
+                    count += 1
+                    break
+            skip = 1
+        at += skip
+    return count
 
 
 @kernel
@@ -223,22 +261,14 @@ def _after(data, at, end, close):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _has_word(data, start, end, letters, starts, first):  # type: ignore[no-untyped-def]
-    for at in range(start, end):
-        if first[data[at]]:
-            for word in range(len(starts) - 1):
-                begin = starts[word]
-                length = starts[word + 1] - begin
-                if at + length > end:
-                    continue
-                k = 0
-                while k < length:
-                    byte = data[at + k]
-                    if 65 <= byte <= 90:
-                        byte += 32
-                    if byte != letters[begin + k]:
-                        break
-                    k += 1
-                if k == length:
-                    return True
-    return False
+def _stands_in_any_case(data, at, end, words, start, stop):  # type: ignore[no-untyped-def]
+    """`_stands` of words in lower case."""
+    if at + stop - start > end:
+        return False
+    for k in range(stop - start):
+        byte = data[at + k]
+        if 65 <= byte <= 90:
+            byte += 32
+        if byte != words[start + k]:
+            return False
+    return True

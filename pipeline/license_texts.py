@@ -42,7 +42,7 @@ class Template(NamedTuple):
 
     id: str
     pattern: str
-    fingerprints: tuple[str, ...]  # rows of words that stand in each text that matches
+    fingerprints: tuple[str, ...]  # rows of `FINGERPRINT_WORDS` words that stand in each text that matches
     open_words: frozenset[str]  # restricting words that the list itself has where the template is open
 
 
@@ -54,14 +54,14 @@ def table() -> dict[str, Any]:
 
 @functools.cache
 def templates() -> tuple[Template, ...]:
-    """The texts of SPDX's list, and the notices that it has for some."""
-    found = []
-    for row in table()["licenses"]:
-        for each in (row, *row["notices"]):
-            found.append(Template(row["id"], each["text"], tuple(each["fingerprints"]), frozenset(row["open"])))
-    for row in table()["exceptions"]:
-        found.append(Template(row["id"], row["text"], tuple(row["fingerprints"]), frozenset()))
-    return tuple(found)
+    """The texts of SPDX's list, and the notices that it has for some; of licences with one text the first by rank."""
+    found: dict[tuple[Any, ...], Template] = {}
+    for row in (*table()["licenses"], *table()["exceptions"]):
+        for each in (row, *row.get("notices", ())):
+            prints = tuple(print_.strip() for print_ in each["fingerprints"])
+            made = Template(row["id"], each["text"], prints, frozenset(row.get("open", ())))
+            found[made[1:]] = min(made, found.get(made[1:], made), key=lambda each: _id_rank(each.id))
+    return tuple(found.values())
 
 
 @functools.cache
@@ -98,12 +98,10 @@ def find_texts(words: Words) -> list[Found]:
     text (`-only` rather than `-or-later`). Time is linear in the text for each licence whose rarest words it holds.
     """
     grams = _grams(words.joined)
-    by_gram, by_short = _by_fingerprint()
-    candidates = {at for gram in by_gram.keys() & grams for at in by_gram[gram]}
-    candidates |= {at for print_, rows in by_short.items() if print_ in words.joined for at in rows}
+    by_print = _by_fingerprint()
     found = []
-    for at in sorted(candidates):
-        if all(print_ in grams or print_.count(" ") < FINGERPRINT_WORDS for print_ in templates()[at].fingerprints):
+    for at in (at for gram in by_print.keys() & grams for at in by_print[gram]):
+        if grams.issuperset(templates()[at].fingerprints):
             found.extend(_matches(at, words))
     found.sort(key=_rank)
     kept: list[Found] = []
@@ -114,19 +112,19 @@ def find_texts(words: Words) -> list[Found]:
 
 
 @functools.cache
-def _by_fingerprint() -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """First fingerprint -> templates, for those of `FINGERPRINT_WORDS` words and for the shorter ones."""
-    found: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
+def _by_fingerprint() -> dict[str, list[int]]:
+    """First fingerprint -> templates."""
+    found: dict[str, list[int]] = {}
     for at, template in enumerate(templates()):
-        first = template.fingerprints[0]
-        found[first.count(" ") < FINGERPRINT_WORDS].setdefault(first, []).append(at)
+        found.setdefault(template.fingerprints[0], []).append(at)
     return found
 
 
 def _grams(joined: str) -> frozenset[str]:
+    """Rows of `FINGERPRINT_WORDS` words."""
     words = joined.split(" ")[1:]
     rows = zip(*(words[at:] for at in range(FINGERPRINT_WORDS)), strict=False)
-    return frozenset(" " + " ".join(row) for row in rows)
+    return frozenset(map(" ".join, rows))
 
 
 def _matches(at: int, words: Words) -> list[Found]:
@@ -180,8 +178,12 @@ def _variants(license_id: str) -> int:
 
 def _rank(found: Found) -> tuple[int, bool, int, int, str]:
     """Of licences that overlap the least counts: the longest, then the one whose id says no more than its text."""
-    deprecated = found.id in _deprecated()
-    return found.start - found.end, deprecated, _variants(found.id), -found.literal, found.id
+    deprecated, variants, id_ = _id_rank(found.id)
+    return found.start - found.end, deprecated, variants, -found.literal, id_
+
+
+def _id_rank(license_id: str) -> tuple[bool, int, str]:
+    return license_id in _deprecated(), _variants(license_id), license_id
 
 
 @functools.cache

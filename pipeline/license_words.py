@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _WORD = re.compile(r"[^\W_]+|&(?=\s)")
 _HTML = re.compile(r"(?i)<(?:!doctype html|html|body|pre|p|br|div|h[1-6])\b[^<>]{0,500}>")
 _HTML_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}(?:\s[^<>]{0,500})?/?>|<!doctype[^<>]{0,500}>", re.I)
 # Marks of a comment that are words, where (nearly) every line begins with one.
-_WORD_MARK = re.compile(r"(?im)^[ \t]*(?:rem|dnl|c|\.\.)(?:[ \t]+|$)")
+_WORD_MARK = re.compile(r"(?im)\n[ \t]*(?:rem|dnl|c|\.\.)(?:[ \t]+|$)")  # a search for `^` takes ten times as long
 # Spellings that SPDX's matching guidelines hold to be equal (annex "License matching guidelines", equivalentwords.txt
 # of license-list-XML 3.28), of words. The right-hand one stands for both.
 _EQUAL_WORDS = {
@@ -32,8 +33,7 @@ _EQUAL_WORDS = {
 }  # fmt: skip
 _EQUAL_PAIRS = {("copyright", "owner"): "holder", ("copyright", "owners"): "holders"}  # second words
 _JOINED_PAIRS = {("sub", "license"): "sublicense", ("sub", "licensable"): "sublicensable", ("per", "cent"): "percent"}
-# Words that may count otherwise: the second ones of pairs, and those that are two.
-_SPECIAL = {second for _, second in (*_EQUAL_PAIRS, *_JOINED_PAIRS)} | {"c", "non commercial"}
+_SECOND = {second for _, second in (*_EQUAL_PAIRS, *_JOINED_PAIRS)} | {"c"}  # words that may count otherwise
 
 
 class Words(NamedTuple):
@@ -41,36 +41,36 @@ class Words(NamedTuple):
 
     text: str  # what they were read from, without HTML
     joined: str  # every word after a space
-    starts: list[int]  # of each word in `text`
-    ends: list[int]
+    parts: list[str]  # of each match of `_WORD` in `text`: its word, or two, or '' where the one before holds it
+
+    def gaps(self, spans: Iterable[tuple[int, int]]) -> list[str]:
+        """The text before, between and behind some words. spans: (first word, word after the last), in order."""
+        stands = [match.span() for match in _WORD.finditer(self.text)]
+        owner = [at for at, part in enumerate(self.parts) for _ in part.split()] + [len(self.parts)]
+        gaps, at = [], 0
+        for first, behind in spans:
+            gaps.append(self.text[at : stands[owner[first]][0]])
+            at = stands[max(owner[behind - 1], owner[behind] - 1)][1]
+        return [*gaps, self.text[at:]]
 
 
 def read_words(text: str) -> Words:
     """The words of a text, in SPDX's spelling; HTML's tags and marks of comments are no words."""
     text = without_marks(text)
-    words: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for match in _WORD.finditer(text):
-        word = match[0].lower()
-        word = _EQUAL_WORDS.get(word, word)
-        if word not in _SPECIAL:  # nearly all
-            words.append(word)
-            starts.append(match.start())
-            ends.append(match.end())
-            continue
-        pair = (words[-1] if words else "", word)
+    found = _WORD.findall(text)
+    lower = " ".join(found).lower().split(" ") if found else []
+    parts = [_EQUAL_WORDS.get(word, word) for word in lower]
+    before = 0  # the word before one that may count otherwise
+    for at in [at for at, word in enumerate(parts) if at and word in _SECOND]:
+        before = at - 1 if parts[at - 1] else before
+        pair = (parts[before], parts[at])
         if pair in _JOINED_PAIRS:
-            words[-1], ends[-1] = _JOINED_PAIRS[pair], match.end()
-            continue
-        if pair == ("copyright", "c"):  # the sign, which counts as part of the word
-            ends[-1] = match.end()
-            continue
-        for each in _EQUAL_PAIRS.get(pair, word).split(" "):
-            words.append(each)
-            starts.append(match.start())
-            ends.append(match.end())
-    return Words(text, "".join(f" {word}" for word in words), starts, ends)
+            parts[before], parts[at] = _JOINED_PAIRS[pair], ""
+        elif pair == ("copyright", "c"):  # the sign, which counts as part of the word
+            parts[at] = ""
+        else:
+            parts[at] = _EQUAL_PAIRS.get(pair, parts[at])
+    return Words(text, "".join(f" {part}" for part in parts if part), parts)
 
 
 def joined(text: str) -> str:
@@ -82,7 +82,7 @@ def without_marks(text: str) -> str:
     """A text without HTML's tags and without the words that begin each line of a comment (REM, dnl, C)."""
     if _HTML.search(text):
         text = html.unescape(_HTML_TAG.sub(" ", text))
-    lines = sum(1 for line in text.splitlines() if line.strip())
-    if 2 * len(_WORD_MARK.findall(text)) > lines:
-        text = _WORD_MARK.sub("", text)
+    marked = len(_WORD_MARK.findall("\n" + text))
+    if marked and 2 * marked > sum(1 for line in text.splitlines() if line.strip()):
+        text = _WORD_MARK.sub("\n", "\n" + text)[1:]
     return text
