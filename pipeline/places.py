@@ -73,7 +73,10 @@ def filesystem(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
     try:
         known, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"{url}: no library here opens such a URL ({error}); install its fsspec package") from None
+        raise ConfigError(
+            f"{url}: no library here opens such a URL ({error}); install its fsspec package, or clone what is a git "
+            "repository and give the folder"
+        ) from None
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(known)), path
 
 
