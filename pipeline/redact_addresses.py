@@ -114,17 +114,19 @@ _NUMBER_BEFORE = re.compile(
     rb"(?:(?:version\w*|(?<![a-z])(?:ver|vers|release|rev|revision|build|section|sect?\.|chapter|clause|appendix|annex"
     rb"|table|figure|tag|oid\w*|sdk|runtime|firmware|driver|chrom(?:e|ium)\w*|firefox|edge?|safari|opera|opr|vivaldi|brave"
     rb"|electron|webview\w*|dotnet|nuget|package|upgrade|update|patch|hotfix|assembly\w*|product\w*)|[=~<>!^]=|~>)s?"
-    rb"[\"'`\])]*\s*(?:is|=|:|,|\(|>|/)?\s*[\"'`(\[]?[v=]?|[A-Za-z]-|[0-9]\s?-\s?|[+$%^~]|(?<!/)/|\s[<>]=?\s?"
+    rb"[\"'`\])]*\s*(?:is|:?[=-]|:|,|\(|>|/|</key>\s*<string>)?\s*[\"'`(\[]{0,2}[v=]?|(?:^|\n)##+ \[?v?"
+    rb"|[A-Za-z]-|[0-9]\s?-\s?|[+$%^~]|(?<!/)/|\s[<>]=?\s?"
     rb"|(?:upgrad|downgrad|updat|patch|bump)\w*\b[^\n]{0,24}\b(?:to|from)\s+v?|(?<![\d.])[0-9]*(?:\.[0-9]+){1,2}[ ,]"
     rb"|\w<|\xc2\xa7 ?|\w/[\w.-]+:|[\w.-]+:[\w.-]+:|[\w\]-]\s\((?:[<>=~]+\s?)?|@[\w.-]+/[\w.-]+@|\bv)$",
     re.IGNORECASE,
 )
 _NUMBER_AFTER = re.compile(  # what follows it,
-    rb"-[A-Za-z]|-[0-9]{1,2}(?![0-9.])|[+*]|\.(?:tar|zip|exe|dll|so|nupkg|jar|whl|deb|rpm|msi|gem)\b|,\s*(?:culture|publickeytoken|neutral)",
+    rb"-[A-Za-z]|-[0-9]{1,2}(?![0-9.])|[+*]|=[A-Za-z]|\.(?:tar|zip|exe|dll|so|nupkg|jar|whl|deb|rpm|msi|gem)\b|,\s*(?:culture|publickeytoken|neutral)",
     re.IGNORECASE,
 )
 # Of documentation (RFC 9637), and of relays that are no more (RFC 7526): not yet in the tables of older Pythons.
 _RESERVED_NETWORKS = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))
+_CURVES = re.compile(r"1\.3\.101\.11[0-3]")  # object identifiers: X25519, X448, Ed25519, Ed448 (RFC 8410)
 _LARGEST_IN_NUMBER = 31  # or that all its groups are small, which holds for 1 in 4,096 addresses
 
 
@@ -139,7 +141,11 @@ def ip_address(c: Candidate) -> Span | None:
     if any(address.version == network.version and address in network for network in _RESERVED_NETWORKS):
         return None
     after = c.after
-    if _is_network(address, after) or (address.version == 4 and _is_number(address.packed, c.before, after)):
+    if (
+        _CURVES.fullmatch(text)
+        or _is_network(address, after)
+        or (address.version == 4 and _is_number(address.packed, c.before, after))
+    ):
         return None
     return c.start, c.start + len(text), IP_ADDRESS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 import string
 
@@ -93,19 +94,26 @@ _PLACEHOLDER = re.compile(
     r"|^\[[^\[\]]*\]$|filtered|oauth2?(?![a-z0-9])",
     re.IGNORECASE,
 )
-_WORDS = re.compile(r"[A-Za-z]+(?:[-.][A-Za-z]+)*[!?:.,;*]*")
+_WORDS = re.compile(r"-?[A-Za-z]+(?:[-.][A-Za-z]+)*[!?:.,;*]*")
 # a.b, a::b, ./path, c:\path, %s, $x; but `V.4k!x` is none: its parts are no names
 _REFERENCE = re.compile(
     r"[A-Za-z_][\w-]*(?:(?:[./:\\]+|->)[A-Za-z_][\w-]*)+(?:[./:\\][\w./:\\>-]*)?|\.{0,2}/.*|[$%&@].*"
+    r"|[.+&] ?\$[A-Za-z_].*"  # what joins two strings
 )
+_OWN_NAME = re.compile(r"(?![0-9])[\w$]*(?:token|secret|passw|credential)[\w$]*", re.IGNORECASE)
+_SETTING = re.compile(r"[A-Za-z_]\w*(?:=|://).*")  # of a variable, or a URL
+_SCOPE = re.compile(rb"@[\w.-]+/$")  # of npm, before a package's name
 _CALL = re.compile(r"[A-Za-z_][\w.:>-]*[(\[]")
 _TEMPLATE = re.compile(r"\{[^{}]*\}|<[^<>]*>|\([^()]*\)|\$\{|\{\{|%\(")
+_MIN_DRAWN = 12
+_NO_VOWELS = re.compile(r"[b-df-hj-np-tv-xz]{4}", re.IGNORECASE)
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Za-z]+[0-9]{1,3}")
 _MIN_KEY_LENGTH = 16
 _MIN_URL_PASSWORD = 4
 _CHANGES = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
 _BYTES_PER_CHANGE = 12  # base64 changes between letters and digits every 4 characters, base32 every 5, words hardly
 _SHORT_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9]{12,}")
+_ACCOUNT = re.compile(r"0x[0-9a-fA-F]{40}")  # an address of Ethereum, which is public
 _CHECKSUM = re.compile(r"(?:hash|sha[0-9]{1,3}|md5|h1)[=:-]", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -113,7 +121,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 def is_password(value: str) -> bool:
     """Whether a literal can be a real password; words alone cannot be told from names and labels."""
     return not (
-        _WORDS.fullmatch(value)
+        (_WORDS.fullmatch(value) and not _is_drawn(value))
         or _REFERENCE.fullmatch(value)
         or _TEMPLATE.search(value)
         or _PLACEHOLDER.search(value)
@@ -121,6 +129,12 @@ def is_password(value: str) -> bool:
         or heuristic.is_sequential_string(value)
         or heuristic.is_not_alphanumeric_string(value)
     )
+
+
+def _is_drawn(value: str) -> bool:
+    """Whether letters and digits are drawn at random: case changes more often than in words, and vowels are few."""
+    changes = sum(a.islower() != b.islower() for a, b in itertools.pairwise(value))
+    return value.isalnum() and len(value) >= _MIN_DRAWN and changes * 3 >= len(value) and bool(_NO_VOWELS.search(value))
 
 
 def is_strong(value: str) -> bool:
@@ -132,13 +146,16 @@ def is_strong(value: str) -> bool:
 
 def is_key(value: str) -> bool:
     """Whether a literal given to a name that says key is random enough to be one."""
+    if _ACCOUNT.fullmatch(value):
+        return False
     value = re.sub(r"^(?:base64:|0x|hex:|Bearer |Basic |Token |token )", "", value)
     short = len(value) < _MIN_KEY_LENGTH and not (_SHORT_KEY.fullmatch(value) and len(_CHANGES.findall(value)) > 2)
     if short or _CHECKSUM.search(value) or _SAMPLE.search(value) or heuristic.is_templated_secret(value):
         return False
     if heuristic.is_potential_uuid(value) or heuristic.is_sequential_string(value) or " " in value:
         return False
-    if len(_CHANGES.findall(value)) < max(2, len(value) / _BYTES_PER_CHANGE):
+    drawn = _is_drawn(value) and not value.isalpha()
+    if len(_CHANGES.findall(value)) < max(2, len(value) / _BYTES_PER_CHANGE) and not drawn:
         return False
     judge = _HEX_ENTROPY if set(value) <= _ALL_HEX else _TEXT_ENTROPY
     return judge.calculate_shannon_entropy(value) > judge.entropy_limit
@@ -183,6 +200,7 @@ def assignment(c: Candidate) -> Span | None:
     if (
         _NOT_SECRET_NAME.search(name)
         or c.back(c.context, 2) == b"::"
+        or _SCOPE.search(c.back(c.context, forms.MAX_NAME_BYTES))
         or (c.detail != forms.QUOTED and not _fits(c, name))
     ):
         return None
@@ -192,7 +210,7 @@ def assignment(c: Candidate) -> Span | None:
         end = c.start + goes_on.start() if goes_on and goes_on.start() else end
     value = str(c.data[c.start : end], "latin-1")
     bare = c.detail in (forms.LINE, forms.BARE_LONG, forms.PART)
-    if len(value) < forms.MIN_VALUE_BYTES or (bare and (_CALL.match(value) or _in_list(c, name))):
+    if len(value) < forms.MIN_VALUE_BYTES or (bare and _is_name(c, name, value)):
         return None
     if c.detail in (forms.ARGUMENT, forms.DEFAULT) and _LOGIN_NAME.search(name):
         return _login(c, value)
@@ -202,6 +220,11 @@ def assignment(c: Candidate) -> Span | None:
         good = is_password if c.detail in (forms.QUOTED, forms.ELEMENT, forms.LINE, forms.WRAPPED) else _plain_password
         return (c.start, end, PASSWORD) if good(value) else None
     return (c.start, end, KEY) if _is_named_key(name, value) else None
+
+
+def _is_name(c: Candidate, name: str, value: str) -> bool:
+    """Whether a value without quotes is a call, a variable called after what it holds, or the name of a resource."""
+    return bool(_CALL.match(value) or _OWN_NAME.fullmatch(value)) or _in_list(c, name)
 
 
 def _in_list(c: Candidate, name: str) -> bool:
@@ -266,6 +289,8 @@ def _fits(c: Candidate, name: str) -> bool:
         before = c.back(c.context, _BACK)
         if name.lower() == "identified" or b" by " in between.lower():
             return True
+        if _SETTING.fullmatch(c.text):
+            return False
         quoted = between[-1:] in (b"'", b'"', b"`")
         strong = is_strong(c.text) or is_key(c.text)
         return (bool(_DEFINES.search(before)) and (quoted or strong)) or (strong and (quoted or name.startswith("-")))

@@ -62,6 +62,7 @@ KEYS = [
     ("python", '"{\\"kty\\":\\"EC\\",\\"d\\":\\"{}\\"}"', some(43)),
     ("xml", "<RSAKeyValue><Modulus>a</Modulus><InverseQ>{}</InverseQ></RSAKeyValue>", LINES[0]),
     ("javascript", "client.login('{}')", "MTA" + some(21) + "." + some(6) + "." + some(38)),
+    ("swift", 'let clientSecret: String = "{}"', "AKEgejidVgiLGnUeRgdKPyPbgPaHVK0B"),
     ("ini", "[Interface]\nPrivateKey = {}", base64.b64encode(DRAW.randbytes(32)).decode()),
     ("python", 'f("{}")', "MIIEpAIBAAKCAQEA" + some(800)),
     (None, "https://x.blob.core.windows.net/c?se=2025-01-01&sig={}", some(41) + "%2B" + some(1) + "%3D"),
@@ -91,8 +92,20 @@ STAY = [
     "curl -u \"$USER:$PASS1\" https://x", "Authorization: Bearer YOUR_TOKEN_123", "deps: upgrade V8 to 45.112.34.200",
     "    rails (45.112.34.200)", "gem 'x', '~> 45.112.34.200'", "X-45.112.34.200.nupkg", "OID_KEY = '2.5.29.35'",
     "c-2.12 1.08.58 45.112.34.20 2.03.5", "3fff:1::1 2001:db8:1::1", "img@2x.png user@1000.service", "src/foo@bar.sh",
+    "<key>CFBundleVersion</key>\n<string>45.112.34.200</string>", '<dependency id="X" version="[45.112.34.200, )" />',
+    "## 45.112.34.200 (2020-01-01)", "- x=45.112.34.200=py38_0", "${X_VERSION:-45.112.34.200}", "'1.3.101.110'",
+    "'@inquirer/password': 5.1.1(@types/node@24.3.0)", "{ recaptchaToken: recaptchaV2Token, }", "pass USE_ZLIB=1",
+    '-u user:secret "pop3s://mail:110/1"', "['--password='.$connection['password']]", "${DB_PASSWORD:-postgres}",
+    f"address token = 0x{HEX}{HEX[:8]};", "amqp://user:UserIdToGetIt@host", "https://sso:ClientLoginPage@host",
     "x@slot.name", "hmac-sha2-256-etm@openssh.com", "lodash@4.17.21.js", "getty@tty1.service",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("password", ["dlMMIIAbXwLTIeCK", "VzZLrNTbIHuU", "qHxTbwRkZpLm"])
+def test_a_password_of_letters_drawn_at_random_is_no_word(password: str) -> None:
+    assert redacted(f"git clone https://bob:{password}@git.acme.io/x", None) == (
+        "git clone https://bob:<PASSWORD>@git.acme.io/x"
+    )
 
 
 def redacted(text: str, language: str | None) -> str:
