@@ -34,6 +34,8 @@ def tag_expressions(text: str) -> list[str | None]:
             value = value.removesuffix(")")
         if not value or not (value[0].isalnum() or value[0] == "(") or _in_code(before, after):
             continue
+        if re.fullmatch(r"[\w.+-]+(?:/[\w.+-]+)+", value):  # Cargo's old way to write a choice
+            value = value.replace("/", " OR ")
         expression = known_expression(value) or (None if re.search(r"[()]", value) else named_expression(value))
         if expression not in found:
             found.append(expression)

@@ -80,7 +80,7 @@ def with_exceptions(ids: list[str]) -> list[str] | None:
 
 
 def read_licenses(text: str) -> tuple[Words, list[Found]]:
-    """The words of a text and the licences in it; words parted at a line's end, and `(s)`, count as one where need be."""
+    """The words of a text and the licences in it; words parted at a line's end, and `(s)`, are joined if need be."""
     words = read_words(text)
     found = find_texts(words)
     for spelling in (_PARTED, _PLURAL):

@@ -33,7 +33,10 @@ _RESTRICTING = """
     nicht\\w* kein\\w* nur verbot\\w* erlaubt kommerz\\w* privat\\w* comercia\\w* prohib\\w* interdi\\w* ni pas
     uniquement seulement utilisation solo solamente uso vieta\\w* divieto sans sem apenas proib\\w* niet alleen
 """
-_RESTRICTING_PAIRS = ("provided that", "shared source", "source available", "subject to", "free for", "licensed to", "available to", "reserved for")
+_RESTRICTING_PAIRS = (
+    "provided that", "shared source", "source available", "subject to", "free for", "licensed to", "available to",
+    "reserved for",
+)  # fmt: skip
 RESTRICTING = re.compile(f" (?:{'|'.join([*_RESTRICTING.split(), *_RESTRICTING_PAIRS])})(?= |$)")
 _RESERVED = re.compile(r" (?:all |some )?rights? (?:are )?reserved(?= |$)")
 

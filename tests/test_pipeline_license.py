@@ -38,6 +38,8 @@ def is_allowed(expression: str | None, *allow: str, unknown: str = "drop") -> bo
         ("// SPDX-License-Identifier: 0BSD\n// SPDX-License-Identifier: MIT\n", "0BSD AND MIT"),
         ("\N{SNOWMAN}" * 50_000 + "\n# SPDX-License-Identifier: MIT", "MIT"),
         ("x" * 4000 + "\nSPDX-License-Identifier: MIT\n", "MIT"),
+        ("// SPDX-License-Identifier: MIT/Apache-2.0\n", "MIT OR Apache-2.0"),
+        ("SPDX-License-Identifier: MIT/Acme", None),
         ("SPDX-License-Identifier: <expression>", None),
         ("SPDX-License-Identifier: (MIT", None),
         ("SPDX-License-Identifier: ()", None),

@@ -463,3 +463,47 @@ def test_hostile_patterns_take_linear_time() -> None:
     assert statements(files, path).of(path).license is None
     deep = "/".join("d" * 2000)
     assert statements({"LICENSE": MIT}, deep).of(deep).license == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("page", "license_id"),
+    [
+        (".. include:: ../LICENSE.txt\n   :literal:\n", "BSD-3-Clause"),
+        ("Widget License\n==============\n\n.. literalinclude:: ../LICENSE.txt\n    :language: text\n", "BSD-3-Clause"),
+        (
+            "BSD-3-Clause License\n====\n\nThe BSD-3-Clause license applies to all files in the Widget repository\n"
+            "and source distribution.\n\n.. include:: ../LICENSE.txt\n",
+            "BSD-3-Clause",
+        ),
+        ("# License\n\nSee the [license](../LICENSE.txt) file.\n", "BSD-3-Clause"),
+        ("GPL docs\n========\n\n.. include:: ../LICENSE.txt\n", None),
+        ("Not for sale\n======\n\n.. include:: ../LICENSE.txt\n", None),
+        ("The license applies to members alone.\n\n.. include:: ../LICENSE.txt\n", None),
+    ],
+)
+def test_a_page_that_only_includes_a_licence_file_follows_it(page: str, license_id: str | None) -> None:
+    files = {"LICENSE.txt": BSD, "docs/license.rst": page}
+    assert stated(files, "docs/conf.py") == (license_id, "docs/license.rst")
+
+
+def test_texts_of_reuse_are_no_choice_whatever_they_are_called() -> None:
+    files = {"LICENSES/MIT.txt": MIT, "LICENSES/Apache-2.0.txt": APACHE}
+    assert stated(files)[0] == "MIT AND Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("package.json", '// made by hand\n{"license": "GPL-3.0-only"}'),
+        ("pyproject.toml", '[project]\nlicense = "GPL-3.0-only"\nversion = \n'),
+        ("pom.xml", "<project><licenses><license><name>GPL</name></licenses>"),
+    ],
+)
+def test_damaged_metadata_that_speak_of_a_licence_hide_the_one_above(name: str, content: str) -> None:
+    assert stated({"LICENSE": MIT, f"p/{name}": content}, "p/a.py") == (None, f"p/{name}")
+    assert stated({"LICENSE": MIT, f"p/{name}": content.replace("license", "x")}, "p/a.py")[0] == "MIT"
+
+
+def test_annotations_that_the_specification_lacks_make_their_files_unknown() -> None:
+    files = {"LICENSE": MIT, "REUSE.toml": reuse('"**"', "GPL-3.0-only", "Override")}
+    assert stated(files) == (None, "REUSE.toml")

@@ -13,6 +13,9 @@ import re
 from identify.extensions import EXTENSIONS
 
 from codemill.pipeline.license import license_of_text
+from codemill.pipeline.license_names import named_expression
+from codemill.pipeline.license_vocabulary import names_license, restricts
+from codemill.pipeline.license_words import joined as words_of
 from codemill.pipeline.sources.expressions import ids_in, is_free, joined
 from codemill.pipeline.sources.package_metadata import Claim
 
@@ -43,8 +46,15 @@ _NOTICE = re.compile(
     r"(?i)NOTICES?(?:[._ -].*)?|(?:third|3rd).?party.*(?:notice|licen[cs]e).*|AUTHORS?(?:\.(?:txt|md|rst))?"
 )
 _POINTER = re.compile(
-    r"(?:\.\. (?:literal)?include:: *)?(?P<path>[\w./-]*(?:LICEN[CS]E|COPYING)[\w.-]*)",
+    r"(?:\.\. (?:literal)?include:: *|see (?:the )?(?:file )?(?:\[[\w./ -]{1,40}\]\()?|include::)?"
+    r"(?P<path>[\w./-]*(?:LICEN[CS]E|COPYING)[\w.-]*)(?:\[\]|\))?(?: (?:file|for details))?\.?",
     re.IGNORECASE,
+)
+_OPTION = re.compile(r":[a-z-]+:.{0,40}")  # of an `include`
+_MAX_TITLE_WORDS = 5
+_APPLIES = re.compile(
+    r"(?i)(?P<title>[\w .-]{0,40}?) ?The (?P<name>[\w.-]{1,20}) license applies to all files in the [\w-]{1,40} repository"
+    r"(?: and source distribution)?\."
 )
 _MAX_POINTER = 400  # characters
 _EITHER = re.compile(r"(?i)\beither\b|\bat your option\b|\bdual[- ]licen[cs]ed\b|\byour choice\b")
@@ -100,21 +110,37 @@ def license_of(content: bytes) -> str | None:
     return _known[key]
 
 
-def pointer(content: bytes) -> str | None:
-    """The path that a text is nothing but a pointer to: a link that became a file, an `include` of a page."""
+def pointer(content: bytes) -> tuple[str, str] | None:
+    """The path that a text is nothing but a pointer to, and what stands above that: a link that became a file, a page.
+
+    Above it may stand a title, and a sentence that says which files the licence is of.
+    """
     if len(content) > _MAX_POINTER:
         return None
     lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
-    told = [line for line in lines if re.search(r"\w", line)]
-    found = _POINTER.fullmatch(told[-1]) if told and len(told) <= 2 else None
-    return found["path"] if found and "/" in found["path"] else None
+    told = [line for line in lines if re.search(r"\w", line) and not _OPTION.fullmatch(line)]
+    found = _POINTER.fullmatch(told[-1].lstrip("#* ")) if told else None
+    return (found["path"], " ".join(told[:-1])) if found and "/" in found["path"] else None
 
 
-def together(texts: dict[str, bytes | None]) -> str | None:
+def fits_pointer(above: str, target: bytes) -> bool:
+    """Whether what stands above a pointer says no more than the file that it points to."""
+    sentence = _APPLIES.fullmatch(above)
+    for title in [sentence["title"], sentence["name"]] if sentence else [above]:
+        words = words_of(title)
+        if words.count(" ") > _MAX_TITLE_WORDS or restricts(words):
+            return False
+        if names_license(words) and named_expression(title) != license_of(target):
+            return False
+    return True
+
+
+def together(texts: dict[str, bytes | None], may_choose: bool = True) -> str | None:
     """What the licence files of one folder (name -> content, null = it could not be read) state; None = unknown.
 
     Files named after permissive licences (`LICENSE-MIT`, `LICENSE-APACHE`) are a choice, as is usual with Rust;
-    COPYING and COPYING.LESSER are the LGPL, whose text refers to the GPL's. Whatever else holds together.
+    COPYING and COPYING.LESSER are the LGPL, whose text refers to the GPL's. Whatever else holds together. Of the texts
+    in REUSE's LICENSES/, each named after its licence, names say nothing (`may_choose` is false).
     """
     ordered = sorted(
         texts.items(), key=lambda text: (len(text[1] or b""), text[0])
@@ -134,7 +160,7 @@ def together(texts: dict[str, bytes | None]) -> str | None:
         )
         if is_lesser:
             return lesser[0]
-    is_choice = len(known) > 1 and all(
+    is_choice = may_choose and len(known) > 1 and all(
         is_named_after(name, license_id) for name, license_id in known.items()
     )
     return joined(known.values(), "OR" if is_choice else "AND")

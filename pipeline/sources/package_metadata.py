@@ -39,14 +39,17 @@ class Claim:
 
 
 def claim_of(name: str, content: bytes) -> Claim | None:
-    """The claim of a file; None where it makes none. name: without folders, one that `is_metadata` knows."""
+    """The claim of a file; None where it makes none. name: without folders, one that `is_metadata` knows.
+
+    Damaged metadata that speak of a licence claim one that is not known.
+    """
     read = _reader(name)
     if read is None:
         return None
     try:
         return read(content)
-    except (ValueError, RecursionError, Error, ElementTree.ParseError):  # damaged: it says nothing
-        return None
+    except (ValueError, RecursionError, Error, ElementTree.ParseError):
+        return Claim() if _SPEAKS.search(content) else None
 
 
 def is_metadata(name: str) -> bool:
@@ -74,6 +77,7 @@ def claim_of_words(words: str) -> Claim | None:
     return _of_name(words) or Claim()
 
 
+_SPEAKS = re.compile(rb"(?i)licen[cs]e")
 _REFUSALS = re.compile(
     r"(?i)^unlicensed$|\bproprietary\b|\bcommercial\b|\ball rights reserved\b|\bconfidential\b|\bno licen[cs]e\b"
     r"|\bclosed[ -]source\b|\bnon-?commercial\b|\bprivate\b|\beula\b"

@@ -56,7 +56,9 @@ def toml_rules(file: str, content: bytes) -> list[Rule]:
         stated = _strings(entry.get("SPDX-License-Identifier"))
         globs = "|".join(_glob(path) for path in _strings(entry.get("path")))
         precedence = entry.get("precedence", "closest")
-        if stated and globs and precedence in ("closest", "aggregate", "override"):
+        if not globs or precedence not in ("closest", "aggregate", "override"):
+            raise ValueError("an annotation without a path, or with a precedence that the specification lacks")
+        if stated:
             rules.append(Rule(file, folder, globs, _all_of(stated), precedence))
     return rules
 

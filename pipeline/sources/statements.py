@@ -18,6 +18,7 @@ from codemill.pipeline.notices import Notice
 from codemill.pipeline.sources.distributions import Owners
 from codemill.pipeline.sources.expressions import ids_in, joined
 from codemill.pipeline.sources.license_files import (
+    fits_pointer,
     is_copyright_file,
     is_license_file,
     is_notice_file,
@@ -234,7 +235,7 @@ class Statements:
         if own is None and not reuse:
             return self._owners.whole(folder)
         if own is None:
-            return _Own(together(reuse), start + min(reuse), _notice({**reuse, **_notices(files)}))
+            return _Own(together(reuse, may_choose=False), start + min(reuse), _notice({**reuse, **_notices(files)}))
         return (
             own
             if not reuse or own.notice is None
@@ -278,10 +279,12 @@ class Statements:
 
     def _followed(self, folder: str, text: bytes | None) -> bytes | None:
         """A licence file's content, or that of the one that it only points to."""
-        target = None if text is None else pointer(text)
-        if target is None:
+        found = None if text is None else pointer(text)
+        if found is None:
             return text
-        return self._files.get(posixpath.normpath(posixpath.join(folder, target)), text)
+        path, above = found
+        target = self._files.get(posixpath.normpath(posixpath.join(folder, path)))
+        return target if target is not None and fits_pointer(above, target) else text
 
     def _distribution(self, folder: str, more: Mapping[str, bytes | None]) -> Stated | None:
         """What an installed Python distribution states in its `.dist-info`. more: licence files beside that."""
