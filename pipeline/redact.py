@@ -27,9 +27,8 @@ from codemill.pipeline.redact_own import Own, own
 
 # Languages whose files are settings: a value stands there without quotes.
 _SETTINGS_LANGUAGES = (
-    *("apacheconf", "batchfile", "cfg", "curl config", "dockerfile", "dotenv", "git config", "gitconfig", "ini"),
-    *("java properties", "makefile", "nginx", "npm config", "properties", "redis config", "shell", "ssh config"),
-    *("systemd", "toml", "yaml", "wget config"),
+    *("apacheconf", "batchfile", "curl config", "dockerfile", "dotenv", "git config", "ini", "java properties"),
+    *("makefile", "nginx", "npm config", "shell", "ssh config", "toml", "yaml", "wget config"),
 )
 # So are files of no known language that are called so.
 _SETTINGS_NAMES = r"(^|/)(\.?(env|netrc|pgpass)[\w.-]*|credentials|\.?[\w-]+rc|[^/]+\.(conf|cnf|cfg|env|secrets?))$"

@@ -112,6 +112,7 @@ def test_an_extension_of_several_languages_is_settled_by_the_text(path: str, tex
         ("#!/usr/bin/env python3.11\nprint()", "python"),
         ("#! /usr/bin/env -S A=1 node --harmony\n", "javascript"),
         ("#!/usr/local/bin/Rscript", "r"),
+        ("#!/usr/bin/perl6\nsay 1;\n", "raku"),
         ("#!/usr/bin/lua5.3\r\n", "lua"),
         ("#!/opt/nobody/knows\n", None),
         ("#!\n", None),
