@@ -35,7 +35,7 @@ _USES = "(?:academic|educational|research|evaluation)"
 _CLAIMS = re.compile(
     " "
     + _any_of(rf"""
-    proprietary and confidential|confidential and proprietary|strictly (?:prohibited|forbidden)
+    proprietary (?:and )?confidential|confidential (?:and )?proprietary|strictly (?:prohibited|forbidden)
     unauthorized (?:copying|use|reproduction|distribution|duplication|disclosure)
     (?:is|are|contains?) (?:[a-z]+ ){{0,4}}(?:confidential|proprietary) (?:and|information|property|to)
     confidential (?:[a-z0-9]+ ){{0,3}}(?:internal|property|do not)
@@ -48,9 +48,25 @@ _CLAIMS = re.compile(
     (?:ai|ml|model|llm) training|commons clause
     (?:business|server side|elastic|sustainable|functional) (?:source|public|use)? ?license
     (?:nuclear facilit|military|weapon)\w*|requires? (?:a |an )?(?:commercial|paid|valid|separate) license
+    you may not (?:[a-z]+ ){{1,16}}without|must only be used with
+    (?:exclusively|only|solely) (?:with|on|for|in) (?:[a-z]+ ){{1,4}}(?:products|devices|microcontrollers|hardware|chips)
     all use (?:is )?subject to|license agreement(?: with)?(?= (?:between|with))|(?:commercial|proprietary) license
     """)
     + "(?= |$)"
+)
+# Beside a statement that is understood: something is forbidden all the same.
+_FORBIDS = re.compile(
+    r" (?:training|use|copying|modification|(?:re)?distribution|sale)(?: [a-z]+){0,6} (?:is|are)(?: strictly)?"
+    r" (?:prohibited|forbidden|disallowed|not (?:permitted|allowed|granted))(?= |$)"
+)
+# What follows the name of a permissive licence and narrows what it grants or whom.
+_NARROWS = re.compile(
+    r"^[\s,(;:]*(?:licen[cs]e[\s,(;:]*)?(?:but"
+    r"|(?:except|unless)(?!\s+(?:as|where|when|otherwise|noted|stated|explicitly|indicated|specified)\b)(?!\s+in\s+compliance)(?!\s+required)|if\s|only\b|solely|provided\b|as\s+long\s+as|non\b"
+    r"|no\s|not\s|with\s+(?:the\s+)?(?:restriction|added|additional|further|exception\s+of)"
+    r"|for\s+(?:the\s+)?(?:use\s+(?:by|in)\s+)?(?:students?|individuals?|members?|customers?|personal|private|academic|research|education|hobby|internal"
+    r"|evaluation|non))",
+    re.I,
 )
 # Words of licences whose text grants; where they stand and no licence is recognized, the text was changed.
 _GRANTS = re.compile(
@@ -83,8 +99,8 @@ _LATER = re.compile(
     r"|or (?:later|newer|higher|above|greater)|and later)(?= |$)"
 )
 _UNDER = re.compile(
-    r"(?i)\b(?P<how>(?:licen[sc]ed|licensing|released|distributed|redistributed|available|provided|published|governed"
-    r"|covered|licen[sc]es\s+this\s+\w+\s+to\s+you)\s+(?:under|by)|subject\s+to|according\s+to)\s+(?P<name>[^\n]{1,200}(?:\n[^\n]{0,200})?)"
+    r"(?i)\b(?P<how>(?:licen[sc]ed(?:\s+by\s+[A-Z][\w.-]*)?|licensing|released|distributed|redistributed|available|provided"
+    r"|published|governed|covered|licen[sc]es\s+this\s+\w+\s+to\s+you)\s+(?:under|by)|subject\s+to|according\s+to)\s+(?P<name>[^\n]{1,200}(?:\n[^\n]{0,200})?)"
 )
 _UNKNOWN_NAME = re.compile(r"(?:the\s+)?(?:[A-Z0-9][\w.&-]*\s+){1,6}(?:[Ll]icen[cs]e|LICENSE|EULA)")
 _BEFORE_NAME = re.compile(
@@ -112,6 +128,15 @@ _TAG_LINE = re.compile(
     r"(?m)[^\n]*SPDX-(?:License-Identifier|LicenseComments|SnippetCopyrightText|FileCopyrightText):[^\n]*"
 )
 _PERL = re.compile(r" (?:under|on) the same terms as (?:the )?perl(?= |$)")
+_CODE = re.compile(
+    r"""(?m)^[ \t]*(?:__license__[ \t]*(?::[ \t]*str[ \t]*)?=[ \t]*["'](?P<python>[^"'\n]{1,100})"""
+    r"""|MODULE_LICENSE[ \t]*\([ \t]*"(?P<linux>[^"\n]{1,40}))"""
+)
+_LINUX = {  # include/linux/module.h
+    "GPL": "GPL-2.0-only", "GPL v2": "GPL-2.0-only", "GPL and additional rights": "GPL-2.0-only",
+    "Dual BSD/GPL": "BSD-3-Clause OR GPL-2.0-only", "Dual MIT/GPL": "MIT OR GPL-2.0-only",
+    "Dual MPL/GPL": "MPL-1.1 OR GPL-2.0-only",
+}  # fmt: skip
 _TITLE = re.compile(
     r"(?im)^[^\w\n]*(?:the )?(?P<name>(?:gnu|apache|mit|mozilla|isc|boost|eclipse)\b[^\n(]{0,40}licen[sc]e[^\n(]{0,40})"
     r"(?:\([^\n]*)?$"
@@ -134,8 +159,8 @@ _MAY_STATE = re2.compile(
     rb"[^a-z]+(?:under|by)|[@\\]licen[sc]e|(?:^|\n)[^a-z\n]*(?:rem |dnl |c )?[^a-z\n]*licen[sc]e[ \t]*[:=]|gnu|gpl"
     rb"|licen[sc]e agreement|permission[^a-z]+(?:is|to)[^a-z]|redistribut|warrant|hereby|proprietary|confidential"
     rb"|unauthori|non-?commercial|commons[^a-z]+clause|(?:business|elastic|commercial|server)[^\n]*licen[sc]e"
-    rb"|subject\s+to|to you under|same terms as|(?:do|may|must) not|academic|(?:internal|research) use"
-    rb"|licen[sc]e v|mit licen",
+    rb"|subject\s+to|you may not|to you under|same terms as|(?:do|may|must) not|academic|(?:internal|research) use"
+    rb"|licen[sc]e v|mit licen|__license__|MODULE_LICENSE|licen[sc]ed by",
     compiler_options(),
 )
 
@@ -148,18 +173,20 @@ def may_state(comment: bytes) -> bool:
 def statements_of(comment: str) -> tuple[Statement, ...]:
     """What one comment states of the licence of the file that it stands in, in no order."""
     comment = comment[:MAX_CHARACTERS]
-    plain = _without_marks(_TAG_LINE.sub("", comment))
+    plain = _without_marks(_CODE.sub("", _TAG_LINE.sub("", comment)))
     words, texts = read_licenses(plain)
     found = [(each.start, each.end, each.id) for each in texts]
     outside = _outside(words.joined, found)
     ids = with_exceptions(list(dict.fromkeys(each.id for each in texts)))
     stated = [Statement(each) for each in ids or ()] or [Statement(None)] * bool(found)
-    named = _named(plain) + _under(plain) + _titles(plain)
+    named = _named(plain) + _under(plain) + _titles(plain) + _in_code(comment)
     choices = {part for each in named for part in str(each.expression).split(" OR ") if part != each.expression}
     stated += [Statement(each) for each in _gnu(outside) if each not in choices]
     stated += named
     if _PERL.search(outside):
         stated.append(Statement("Artistic-1.0-Perl OR GPL-1.0-or-later"))
+    if any(each.expression for each in stated) and _FORBIDS.search(outside):
+        stated.append(Statement(None, restricts=True))
     if _CLAIMS.search(outside) or _GRANTS.search(outside) or (found and _adds_condition(words, texts)):
         stated.append(Statement(None, restricts=True))
     return tuple(dict.fromkeys(stated))
@@ -220,7 +247,10 @@ def _named(comment: str) -> list[Statement]:
         name = rest if "//" in address and rest.strip() else name
         if not name or _VAGUE.match(name):
             continue
-        expression = _longest(name)
+        expression, rest = _longest(name)
+        if expression and "GPL" not in expression and _NARROWS.match(rest):
+            found.append(Statement(None, restricts=True))
+            continue
         is_key = match["at"] or match["inner"] or match["key"][0].isupper()
         if expression or (is_key and not _ELSEWHERE.match(name)):
             found.append(Statement(expression))
@@ -234,18 +264,29 @@ def _under(comment: str) -> list[Statement]:
         name = _BEFORE_NAME.sub("", " ".join(match["name"].split()))
         if _VAGUE.match(name):
             continue
-        expression = _longest(name)
+        expression, rest = _longest(name)
+        if expression and "GPL" not in expression and _NARROWS.match(rest):
+            found.append(Statement(None, restricts=True))
+            continue
         is_grant = match["how"].lower().startswith(("licen", "releas", "distrib", "govern", "according"))
         if expression or (is_grant and not _ELSEWHERE.match(name) and _UNKNOWN_NAME.match(name)):
             found.append(Statement(expression))
     return found
 
 
-def _longest(name: str) -> str | None:
-    """The expression of the longest beginning of `name` that is one."""
-    tokens = name.split()[:16]
-    for count in range(len(tokens), 0, -1):
+def _longest(name: str) -> tuple[str | None, str]:
+    """The expression of the longest beginning of `name` that is one, and what follows."""
+    tokens = name.split()
+    for count in range(min(len(tokens), 16), 0, -1):
         expression = named_expression(" ".join(tokens[:count]).rstrip(".,;:"))
         if expression:
-            return expression
-    return None
+            ends = tokens[count - 1].endswith((".", ";"))
+            return expression, "" if ends else " ".join(tokens[count:])
+    return None, ""
+
+
+def _in_code(comment: str) -> list[Statement]:
+    """`__license__ = "X"` of Python, `MODULE_LICENSE("X")` of Linux: where the name is one that is known."""
+    names = (match["python"] or match["linux"] for match in _CODE.finditer(comment))
+    found = (_LINUX.get(name) or named_expression(name) for name in names)
+    return [Statement(expression) for expression in found if expression]

@@ -40,10 +40,20 @@ _OPENERS = (
     b"=begin",
     b"=pod",
     b"=head",
+    b"/+",
+    b"#|",
+    b"<%#",
+    b"<%--",
+    b"{{!--",
+    b"%{",
 )
-_CLOSERS = (b"*/", b"-->", b"-}", b"*)", b"]]", b"=]", b"#}", b"#>", b'"""', b"'''", b'"""', b"=end", b"=cut", b"=cut")
+_CLOSERS = (b"*/", b"-->", b"-}", b"*)", b"]]", b"=]", b"#}", b"#>", b'"""', b"'''", b'"""', b"=end", b"=cut", b"=cut",
+            b"+/", b"|#", b"%>", b"--%>", b"--}}", b"%}")  # fmt: skip
 _ANYWHERE = 2  # of the openers
-_MARKS = (b"#", b"//", b";", b"%", b"--", b"!", b"*")  # of comments of one line
+# Of comments of one line, and what states the licence of a module in its code.
+_MARKS = (
+    b"#", b"//", b";", b"%", b"--", b"!", b"*", b"::", b"\\ ", b'.\\"', b"@comment", b"__license__", b"MODULE_LICENSE",
+)  # fmt: skip
 # By the first letter of a line: 1 = a comment of several lines may open, 2 = one of one line.
 _BEGINS = np.zeros(256, np.uint8)
 _BEGINS[[word[0] for word in _OPENERS] + [ord("_")]] |= 1

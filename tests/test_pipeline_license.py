@@ -52,6 +52,55 @@ def test_a_header_names_its_license_or_nothing(text: str, expected: str | None) 
     assert header(text) == expected
 
 
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ('__license__ = "GPLv3"\n', "GPL-3.0-only"),
+        ("__license__: str = 'Apache License 2.0'\n", "Apache-2.0"),
+        ('int x;\nMODULE_LICENSE("Dual BSD/GPL");\n', "BSD-3-Clause OR GPL-2.0-only"),
+        ('MODULE_LICENSE("GPL");\n', "GPL-2.0-only"),
+        ("/+\n Licensed under the GPLv3.\n+/\n", "GPL-3.0-only"),
+        ("#|\nThis file is released under the GPLv2 license.\n|#\n", "GPL-2.0-only"),
+        ("<%--\n Licensed under the GPLv3.\n--%>\n", "GPL-3.0-only"),
+        ("{{!--\n Licensed under the GPLv3.\n--}}\n", "GPL-3.0-only"),
+        ("%{\nLicensed under the GPLv3.\n%}\n", "GPL-3.0-only"),
+        ('.\\" Licensed under the GPLv3.\n', "GPL-3.0-only"),
+        (":: Licensed under the GPLv3.\n", "GPL-3.0-only"),
+        ("\\ Licensed under the GPLv3.\n", "GPL-3.0-only"),
+        ('// licensed by ST under BSD 3-Clause license, the "License"\n', "BSD-3-Clause"),
+    ],
+)
+def test_a_licence_is_found_in_the_comments_of_many_languages_and_in_names_of_modules(
+    text: str, expected: str
+) -> None:
+    assert header(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Licensed under the MIT license except for the models.", "Released under the MIT license if you are a nonprofit.",
+     "Licensed under the MIT license for students only.",
+     "License: MIT (non-commercial)", "License: MIT, but ask first",
+     "Licensed under the Apache License, Version 2.0.\n// Machine learning training on this file is prohibited.",
+     "ORACLE PROPRIETARY/CONFIDENTIAL. Use is subject to license terms.",
+     "Unless the License provides otherwise, you may not use, modify or disclose this software without permission.",
+     'licensed by ST under Ultimate Liberty license SLA0044, the "License"'],
+)  # fmt: skip
+def test_a_permissive_name_that_is_narrowed_is_unknown(text: str) -> None:
+    found, states = header_licenses(pa.array([f"// {text}\n"], pa.large_string()))
+    assert (found.to_pylist(), states.tolist()) == ([None], [True])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Licensed under the MIT license, except where otherwise noted.", "Released under the MIT license. No warranty.",
+     "Licensed under the MIT license unless stated otherwise.", "MIT licensed under the MIT license; for students.",
+     "Licensed under the MIT license.\n// This method is not allowed on sockets."],
+)  # fmt: skip
+def test_what_does_not_narrow_a_name_leaves_it(text: str) -> None:
+    assert header(f"// {text}\n") == "MIT"
+
+
 def test_headers_stay_with_their_rows() -> None:
     texts = pa.array(["", "# SPDX-License-Identifier: MIT", "x", "# SPDX-License-Identifier: ISC"], pa.large_string())
     assert header_licenses(texts)[0].to_pylist() == [None, "MIT", None, "ISC"]

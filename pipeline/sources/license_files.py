@@ -53,8 +53,8 @@ _POINTER = re.compile(
 _OPTION = re.compile(r":[a-z-]+:.{0,40}")  # of an `include`
 _MAX_TITLE_WORDS = 5
 _APPLIES = re.compile(
-    r"(?i)(?P<title>[\w .-]{0,40}?) ?The (?P<name>[\w.-]{1,20}) license applies to all files in the [\w-]{1,40} repository"
-    r"(?: and source distribution)?\."
+    r"(?i)(?P<title>[\w .-]{0,40}?) ?The (?P<name>[\w.-]{1,20}) license applies to all files in the [\w-]{1,40}"
+    r" repository(?: and source distribution)?\."
 )
 _MAX_POINTER = 400  # characters
 _EITHER = re.compile(r"(?i)\beither\b|\bat your option\b|\bdual[- ]licen[cs]ed\b|\byour choice\b")
