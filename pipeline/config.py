@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -75,6 +75,14 @@ class FilterLimits(Section):
     encoded_blobs: bool = True
     xml: bool = False  # drop files that begin as XML
     low_visible_text: bool = False  # drop HTML of which little is text
+
+    @model_validator(mode="after")
+    def _let_something_in(self) -> Self:
+        for name in ("characters", "size_bytes"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}", None)
+            if most is not None and least > most:
+                raise ValueError(f"min_{name} {least} is more than max_{name} {most}: nothing is let in; change one")
+        return self
 
 
 class FilterOverride(FilterLimits):

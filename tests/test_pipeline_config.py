@@ -86,6 +86,8 @@ FAULTS = {
     "mixture: {sources: {local: {languages: {rsut: {}}}}}": "mixture.sources.local.languages: GitHub Linguist 9.6.0 ha",
     "filter: {languages: [3]}": "filter.languages.0: must be a string (got 3); quote it",
     "filter: {per_language: [c]}": "filter.per_language: must be a mapping (got a list)",
+    "filter: {min_characters: 500, max_characters: 100}": "filter: min_characters 500 is more than max_characters 100",
+    "filter: {min_size_bytes: 2000000}": "filter: min_size_bytes 2000000 is more than max_size_bytes 1048576",
     "filter: prse": 'filter.preset: must be one of code, prose, starcoder, starcoder2 (got "prse"); did you mean',
     "filter: {max_lines: 0}": "filter.max_lines: must be 1 or more (got 0)",
     "filter: {min_characters: null}": "filter.min_characters: must be a whole number (got null)",
