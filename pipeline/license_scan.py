@@ -6,8 +6,6 @@ word of licence notices. `license_headers` reads only these.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pyarrow as pa
 
@@ -65,19 +63,19 @@ def _packed(words: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
 
 
-def _word_skips() -> np.ndarray:
-    """uint8[65536]: how far the search for any of `WORDS` may move on after two bytes (Wu and Manber, 1994)."""
-    window = min(map(len, WORDS))
-    skips = np.full(1 << 16, window - 1, np.uint8)
+def _triples() -> np.ndarray:
+    """bool[32768]: of three bytes, by five bits of each, which are the same for both cases: one of the first three
+    such in a word. All words have five letters and more, so each has just one of the three where 3 divides the place.
+    """
+    found = np.zeros(1 << 15, np.bool_)
     for word in WORDS:
-        for at in range(window - 1):
-            pairs = itertools.product(*({byte, ord(chr(byte).upper())} for byte in word[at : at + 2]))
-            for first, second in pairs:
-                skips[first << 8 | second] = min(skips[first << 8 | second], window - 2 - at)
-    return skips
+        for at in range(3):
+            first, second, third = (byte & 31 for byte in word[at : at + 3])
+            found[first << 10 | second << 5 | third] = True
+    return found
 
 
-_WORD_TABLES = (*_packed(WORDS), _word_skips())
+_WORD_TABLES = (*_packed(WORDS), _triples())
 _LINE_TABLES = (*_packed(_OPENERS), *_packed(_CLOSERS), *_packed(_MARKS), _BEGINS)
 
 
@@ -177,18 +175,18 @@ def _add(row, start, end, words, spans, found):  # type: ignore[no-untyped-def]
 @kernel
 def _find_words(data, at, end, tables, found):  # type: ignore[no-untyped-def]
     """Fill found (start, end) with the words between two positions, in order; how many there are."""
-    letters, starts, skips = tables
-    window, count = np.int64(skips[0]) + 1, 0
-    while at + window <= end:
-        skip = skips[np.int64(data[at + window - 2]) << 8 | data[at + window - 1]]
-        if skip == 0:
+    letters, starts, triples = tables
+    count = 0
+    for place in range(at, end - 2, 3):
+        triple = np.int64(data[place] & 31) << 10 | np.int64(data[place + 1] & 31) << 5 | np.int64(data[place + 2] & 31)
+        if not triples[triple]:
+            continue
+        for start in range(max(at, place - 2), place + 1):
             for word in range(len(starts) - 1):
-                if _stands_in_any_case(data, at, end, letters, starts[word], starts[word + 1]):
-                    found[count, 0], found[count, 1] = at, at + starts[word + 1] - starts[word]
+                if _stands_in_any_case(data, start, end, letters, starts[word], starts[word + 1]):
+                    found[count, 0], found[count, 1] = start, start + starts[word + 1] - starts[word]
                     count += 1
                     break
-            skip = 1
-        at += skip
     return count
 
 

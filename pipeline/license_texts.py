@@ -60,7 +60,9 @@ def templates() -> tuple[Template, ...]:
         for each in (row, *row.get("notices", ())):
             prints = tuple(print_.strip() for print_ in each["fingerprints"])
             made = Template(row["id"], each["text"], prints, frozenset(row.get("open", ())))
-            found[made[1:]] = min(made, found.get(made[1:], made), key=lambda each: _id_rank(each.id))
+            same = found.setdefault(made[1:], made)
+            if same is not made and _id_rank(made.id) < _id_rank(same.id):
+                found[made[1:]] = made
     return tuple(found.values())
 
 

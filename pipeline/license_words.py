@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _WORD = re.compile(r"[^\W_]+|&(?=\s)")
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}  # `_WORD` but for `&`
 _HTML = re.compile(r"(?i)<(?:!doctype html|html|body|pre|p|br|div|h[1-6])\b[^<>]{0,500}>")
 _HTML_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}(?:\s[^<>]{0,500})?/?>|<!doctype[^<>]{0,500}>", re.I)
 # Marks of a comment that are words, where (nearly) every line begins with one.
@@ -57,9 +58,9 @@ class Words(NamedTuple):
 def read_words(text: str) -> Words:
     """The words of a text, in SPDX's spelling; HTML's tags and marks of comments are no words."""
     text = without_marks(text)
-    found = _WORD.findall(text)
-    lower = " ".join(found).lower().split(" ") if found else []
-    parts = [_EQUAL_WORDS.get(word, word) for word in lower]
+    is_plain = text.isascii() and "&" not in text
+    words = text.translate(_ASCII).split() if is_plain else [word.lower() for word in _WORD.findall(text)]
+    parts = [_EQUAL_WORDS.get(word, word) for word in words]
     before = 0  # the word before one that may count otherwise
     for at in [at for at, word in enumerate(parts) if at and word in _SECOND]:
         before = at - 1 if parts[at - 1] else before
