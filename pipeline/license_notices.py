@@ -49,7 +49,7 @@ _CLAIMS = re.compile(
     (?:business|server side|elastic|sustainable|functional) (?:source|public|use)? ?license
     (?:nuclear facilit|military|weapon)\w*|requires? (?:a |an )?(?:commercial|paid|valid|separate) license
     you may not (?:[a-z]+ ){{1,16}}without|must only be used with
-    (?:exclusively|only|solely) (?:with|on|for|in) (?:[a-z]+ ){{1,4}}(?:products|devices|microcontrollers|hardware|chips)
+    (?:exclusively|only|solely) (?:with|on|for|in) (?:[a-z]+ ){{1,4}}(?:products|devices|microcontrollers|chips)
     all use (?:is )?subject to|license agreement(?: with)?(?= (?:between|with))|(?:commercial|proprietary) license
     """)
     + "(?= |$)"

@@ -21,7 +21,7 @@ from codemill.pipeline import places
 
 CODEMILL = str(Path(sys.executable).with_name("codemill"))
 WITH_WORKERS = ("build", "verify", "remove")
-OUTPUTS = ("shards", "dropped", "documents")
+OUTPUTS = ("shards", "dropped", "documents", "licenses")  # the last only where a document names a text
 
 
 def corpus(folder: Path, files: list[Path], copies: int = 0) -> Path:

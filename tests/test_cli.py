@@ -381,7 +381,7 @@ def test_ctrl_c_ends_a_build_with_all_its_processes_and_the_next_run_completes_i
     assert done.returncode == 0, done.stderr
     assert "ingest: unchanged, taken from the earlier build" in done.stderr
     for folder in builds.OUTPUTS:
-        for file in (place / "out" / folder).iterdir():
+        for file in (place / "out" / folder).glob("*"):
             assert (place / "stopped" / folder / file.name).read_bytes() == file.read_bytes()
 
 

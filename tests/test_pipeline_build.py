@@ -134,7 +134,7 @@ def test_one_flipped_bit_in_any_output_makes_verify_name_the_file(built: Path, t
     copy = tmp_path / "out"
     shutil.copytree(built, copy, ignore=shutil.ignore_patterns("stages"))
     draw = random.Random(11)
-    names = [*(name for folder in builds.OUTPUTS for name in sorted(p.name for p in (copy / folder).iterdir())[:2])]
+    names = [*(name for folder in builds.OUTPUTS for name in sorted(p.name for p in (copy / folder).glob("*"))[:2])]
     targets = [path for path in copy.rglob("*") if path.is_file() and path.name in names]
     targets += [copy / name for name in ("manifest.json", "tokenizer.model", "report.html")]
     for target in targets:

@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from identify.vendor.licenses import LICENSES
 from test_pipeline_engines import NUMBERS, PARTITIONS, SUMS, TASKS, Count, Spread, Sum, plan
 
 from codemill.errors import ConfigError, DataError, RunError
@@ -525,7 +526,10 @@ def built(folder: Path, tree: Path, engine: Engine, **sections: Any) -> dict[str
 
 @pytest.fixture(scope="module")
 def tree(standard_library: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return builds.corpus(tmp_path_factory.mktemp("tree"), standard_library[:40], copies=10)
+    made = builds.corpus(tmp_path_factory.mktemp("tree"), standard_library[:40], copies=10)
+    for number, name in enumerate(("MIT", "Apache-2.0")):  # notices are compared as well
+        (made / f"d{number}" / "LICENSE").write_text(dict(LICENSES)[name])
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -542,6 +546,7 @@ def test_a_build_has_the_local_engine_s_bytes(tmp_path: Path, tree: Path, option
         (tmp_path / folder).mkdir()
     expected = built(tmp_path / "local", tree, LocalEngine(1, Reporter(quiet=True)))
     assert len(expected) > 5
+    assert any(name.startswith("licenses/") for name in expected)
     assert built(tmp_path / "beam", tree, BeamEngine(options, Reporter(quiet=True))) == expected
 
 

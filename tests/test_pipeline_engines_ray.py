@@ -25,6 +25,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from identify.vendor.licenses import LICENSES
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'codemill[ray]'")
 
@@ -349,7 +350,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, standard_library: list[Path
     """Three folders of real code with near and exact copies; some code is in two of them."""
     folder = tmp_path_factory.mktemp("corpus")
     chosen = [path for path in standard_library if path.stat().st_size < 60_000]
-    return [builds.corpus(folder / str(n), chosen[n * 60 : n * 60 + 80], copies=15) for n in range(3)]
+    made = [builds.corpus(folder / str(n), chosen[n * 60 : n * 60 + 80], copies=15) for n in range(3)]
+    for place, name in zip(made, ("MIT", "Apache-2.0", "ISC"), strict=True):  # notices are compared as well
+        (place / "d0" / "LICENSE").write_text(dict(LICENSES)[name])
+    return made
 
 
 def build_with(engine: Engine, folder: Path, corpus: list[Path]) -> dict[str, str]:
@@ -374,6 +378,7 @@ def test_a_build_on_local_ray_is_that_of_the_local_engine(
 ) -> None:
     assert build_with(local_ray, tmp_path, corpus) == local_build
     assert sum(name.startswith("documents/") for name in local_build) > 1
+    assert any(name.startswith("licenses/") for name in local_build)
 
 
 @contextlib.contextmanager

@@ -486,6 +486,12 @@ def test_a_page_that_only_includes_a_licence_file_follows_it(page: str, license_
     assert stated(files, "docs/conf.py") == (license_id, "docs/license.rst")
 
 
+def test_a_page_that_includes_a_licence_file_is_under_the_metadata_beside_that_too() -> None:
+    files = {"LICENSE": BSD, "docs/license.rst": ".. include:: ../LICENSE\n"}
+    files["pyproject.toml"] = '[project]\nlicense = "BSD-3-Clause AND Zlib"\n'
+    assert stated(files, "docs/conf.py")[0] == stated(files)[0] == "BSD-3-Clause AND Zlib"
+
+
 def test_texts_of_reuse_are_no_choice_whatever_they_are_called() -> None:
     files = {"LICENSES/MIT.txt": MIT, "LICENSES/Apache-2.0.txt": APACHE}
     assert stated(files)[0] == "MIT AND Apache-2.0"

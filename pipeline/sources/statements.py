@@ -255,6 +255,8 @@ class Statements:
             texts = {name: files[name] for name in files if is_copyright_file(name)}
         for claim in claims.values():
             texts |= self._named(folder, claim)
+        for text in texts.values():
+            claims |= self._beside_target(folder, text)
         texts = {name: self._followed(folder, text) for name, text in texts.items()}
         if not texts and not claims:
             return None
@@ -285,6 +287,16 @@ class Statements:
         path, above = found
         target = self._files.get(posixpath.normpath(posixpath.join(folder, path)))
         return target if target is not None and fits_pointer(above, target) else text
+
+    def _beside_target(self, folder: str, text: bytes | None) -> dict[str, Claim]:
+        """The metadata beside the licence file that a page only points to: they go with it there, and so here."""
+        found = None if text is None else pointer(text)
+        if found is None:
+            return {}
+        there = posixpath.normpath(posixpath.join(folder, found[0])).rpartition("/")[0]
+        beside = self._by_folder.get(there, {}) if there != folder else {}
+        claims = {f"{there}/{name}": _claim(name, beside[name]) for name in beside if is_metadata(name)}
+        return {path: claim for path, claim in claims.items() if claim}
 
     def _distribution(self, folder: str, more: Mapping[str, bytes | None]) -> Stated | None:
         """What an installed Python distribution states in its `.dist-info`. more: licence files beside that."""
