@@ -492,6 +492,19 @@ def test_a_page_that_includes_a_licence_file_is_under_the_metadata_beside_that_t
     assert stated(files, "docs/conf.py")[0] == stated(files)[0] == "BSD-3-Clause AND Zlib"
 
 
+def test_a_licence_file_named_after_a_source_file_is_of_that_alone() -> None:
+    files = {"LICENSE": MIT, "m/dragon4.c": "", "m/dragon4_more.h": "", "m/o.c": "", "m/dragon4_LICENSE.txt": OTHER}
+    assert stated(files, "m/dragon4.c") == (None, "m/dragon4_LICENSE.txt")
+    assert stated(files, "m/dragon4_more.h") == (None, "m/dragon4_LICENSE.txt")
+    assert stated(files, "m/o.c") == ("MIT", "LICENSE")
+    del files["m/dragon4.c"], files["m/dragon4_more.h"]  # then it is of its folder
+    assert stated(files, "m/o.c") == (None, "m/dragon4_LICENSE.txt")
+    of_folder = {"LICENSE": MIT, "m/MIT-LICENSE": GPL, "m/mit.c": "", "m/o.c": ""}
+    assert stated(of_folder, "m/o.c") == ("GPL-3.0-only", "m/MIT-LICENSE")
+    known = {"LICENSE": GPL, "m/dragon4.c": "", "m/dragon4_LICENSE.txt": MIT}
+    assert stated(known, "m/dragon4.c") == ("MIT", "m/dragon4_LICENSE.txt")
+
+
 def test_texts_of_reuse_are_no_choice_whatever_they_are_called() -> None:
     files = {"LICENSES/MIT.txt": MIT, "LICENSES/Apache-2.0.txt": APACHE}
     assert stated(files)[0] == "MIT AND Apache-2.0"

@@ -45,6 +45,7 @@ _THIRD_PARTY = re.compile(r"(?i)third[._ -]?part|3rd[._ -]?part|bundled|external
 _NOTICE = re.compile(
     r"(?i)NOTICES?(?:[._ -].*)?|(?:third|3rd).?party.*(?:notice|licen[cs]e).*|AUTHORS?(?:\.(?:txt|md|rst))?"
 )
+_OF_FILE = re.compile(r"(?P<stem>\w[\w-]*?)[._-]LICEN[CS]E(?:\.(?:txt|md|rst))?", re.IGNORECASE)
 _POINTER = re.compile(
     r"(?:\.\. (?:literal)?include:: *|see (?:the )?(?:file )?(?:\[[\w./ -]{1,40}\]\()?|include::)?"
     r"(?P<path>[\w./-]*(?:LICEN[CS]E|COPYING)[\w.-]*)(?:\[\]|\))?(?: (?:file|for details))?\.?",
@@ -70,6 +71,13 @@ def is_license_file(name: str) -> bool:
         and not _THIRD_PARTY.search(name)
         and _is_prose(name)
     )
+
+
+@functools.lru_cache(65_536)
+def named_file(name: str) -> str | None:
+    """What a licence file's name begins with, where that may be a source file's: `a_LICENSE.txt`, not `MIT-LICENSE`."""
+    found = _OF_FILE.fullmatch(name)
+    return found["stem"] if found and not names_license(words_of(found["stem"])) else None
 
 
 @functools.lru_cache(65_536)

@@ -23,6 +23,7 @@ from codemill.pipeline.sources.license_files import (
     is_license_file,
     is_notice_file,
     license_of,
+    named_file,
     pointer,
     together,
     with_claims,
@@ -122,6 +123,7 @@ class Statements:
         self._nearest: dict[str, tuple[Stated, str]] = {}
         self._unknown: dict[str, str] = {}  # folder -> its licence file that is not recognized
         self.notices: dict[str, Notice] = {}
+        self._of_files = self._find_named(paths)
         self._owners = Owners(self._by_folder, self._distribution)
         self._rules, self._broken = self._read_rules()
         self._ruled = self._match(paths)
@@ -133,12 +135,32 @@ class Statements:
         owner = self._owners.of(path)
         if owner is not None and (nearest.file is None or len(owner[1]) >= len(at)):
             nearest, at = owner
+        for stem, file in self._of_files.get(folder, {}).items():
+            if _belongs(path.rpartition("/")[2], stem):
+                text = self._files[file]
+                named = _Own(None if text is None else license_of(text), file, _notice({file: text}))
+                nearest, at = self._settled(named, nearest), folder
         beside = self._files.get(f"{path}.license", b"")
         if beside is None or "SPDX-License-Identifier:" in beside.decode("utf-8", "replace"):
             stated = None if beside is None else tags(beside.decode("utf-8", "replace"))
             return self._stated(stated, f"{path}.license", nearest, "override")
         rules = [self._rules[number] for number in self._ruled.get(path, ())]
         return self._by_rules(rules, nearest, at) if rules else nearest
+
+    def _find_named(self, paths: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Folder -> beginning of names -> the licence file of the files whose names begin so, where there are any."""
+        found: dict[str, dict[str, str]] = {}
+        for path in self._files:
+            folder, _, name = path.rpartition("/")
+            stem = named_file(name) if is_license_file(name) else None
+            if stem is not None:
+                found.setdefault(folder, {})[stem] = path
+        there: dict[str, set[str]] = {folder: set() for folder in found}
+        for path in paths if found else ():
+            folder, _, name = path.rpartition("/")
+            stems = found.get(folder, {})
+            there.get(folder, set()).update(stem for stem in stems if _belongs(name, stem) and path not in self._files)
+        return {folder: {stem: stems[stem] for stem in there[folder]} for folder, stems in found.items()}
 
     def _by_rules(self, rules: list[Rule], nearest: Stated, at: str) -> Stated:
         """What REUSE's annotations say of a file: the top one that overrides, else the deepest, and what aggregates."""
@@ -250,7 +272,8 @@ class Statements:
             for name in files
             if is_metadata(name) and (claim := _claim(name, files[name]))
         }
-        texts = {name: files[name] for name in files if is_license_file(name)}
+        of_files = self._of_files.get(folder, {}).values()
+        texts = {name: files[name] for name in files if is_license_file(name) and start + name not in of_files}
         if not texts and not claims:
             texts = {name: files[name] for name in files if is_copyright_file(name)}
         for claim in claims.values():
@@ -342,6 +365,11 @@ class Statements:
         if not self._rules:
             return {}
         return {paths[row]: numbers for row, numbers in rules_of(self._rules, list(paths)).items()}
+
+
+def _belongs(name: str, stem: str) -> bool:
+    """Whether a file is the one that a beginning of names means (`a.c` and `a_more.c` of `a`)."""
+    return name.startswith(stem) and not name[len(stem) : len(stem) + 1].isalnum()
 
 
 def _all(licenses: object) -> str | None:
