@@ -81,6 +81,7 @@ _PHRASES = r"""
     (?:some )?(?:parts?|portions?|files?|code) of [\w.+-]+(?: and [\w.+-]+)? (?:is|are) (?:licensed|distributed) under
     (?:files|code) under [\w./+-]+ (?:is|are) (?:licensed|distributed) under
     (?:is|are) (?:directly )?copied from [\w.+-]+ project and (?:is|are) licensed as
+    taken from the [\w.+-]+ project
     except (?:where|as|when) explicitly (?:noted|stated)(?: otherwise)?|you can obtain a copy (?:of the license )?at
     this means that [\w.+-]+ is free software|parts of the software (?:is|are) derived
     and can be used for both academic and commercial purposes at absolutely no cost

@@ -70,7 +70,8 @@ PLAIN = _words("""
     dependencies dependency standard beyond therefore associated format parser phone fax telex street route
     trademarks registered mentioned herein property respectively generated compiler interface tool tools
     parties cpython rationale externally des mirror prose page pages header website
-    different reference various directly externally following python then up back out s js
+    submodules submodule static type types checker language different reference various
+    directly following python then up back out s js
 """)
 
 # Words by which one knows that a licence is meant.

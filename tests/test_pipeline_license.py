@@ -177,6 +177,7 @@ def test_a_sentence_beside_a_license_may_be_a_condition_in_whatever_words(senten
      " software and can be used for both academic\nand commercial purposes at absolutely no cost.\n",
      "widget -- a parser of gadgets, downloaded from https://widget.example/\n",
      "The `main.go` file has been added from https://github.com/widget/go under the following license:\n",
+     "Submodules taken from the widget project (https://widget.example)\nare licensed as follows:\n",
      "Portions of widget and widgetc are licensed under different licenses. The files\nwidgetc/lib/a.c and"
      " widgetc/lib/b.h are licensed under the MIT license, reproduced below.\n"],
 )  # fmt: skip
