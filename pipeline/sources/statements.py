@@ -39,6 +39,7 @@ MOST_BYTES = 256 * 1024 * 1024  # of them all
 
 Files = Mapping[str, bytes | None]  # path -> content; null = it is there, and was not read
 _BESIDE = {"REUSE.toml", "RECORD", "top_level.txt"}
+_LICENSE_WORD = re.compile(r"(?i)licen[cs]e|copying|copyright|notice|authors?|ofl|eula")
 _REUSE_TEXTS = "LICENSES"
 _VENDORED = re.compile(
     r"(?i)/(?:node_modules|bower_components|vendor(?:ed)?|_vendor|third[._-]?party|3rd[._-]?party|external)(?:/|$)"
@@ -56,8 +57,10 @@ def may_state(folder: str, name: str) -> bool:
 
 @functools.lru_cache(65_536)
 def _name_may_state(name: str) -> bool:
-    tests = (is_license_file, is_metadata, is_copyright_file, is_notice_file)
-    return name in _BESIDE or name.endswith(".license") or any(test(name) for test in tests)
+    if name in _BESIDE or is_metadata(name):
+        return True
+    is_named = _LICENSE_WORD.search(name) is not None  # nearly no name is, and the tests below are slower
+    return is_named and (is_license_file(name) or is_notice_file(name) or name.endswith(".license"))
 
 
 class Candidates:
