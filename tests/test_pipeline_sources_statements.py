@@ -505,6 +505,14 @@ def test_a_licence_file_named_after_a_source_file_is_of_that_alone() -> None:
     assert stated(known, "m/dragon4.c") == ("MIT", "m/dragon4_LICENSE.txt")
 
 
+def test_of_a_choice_one_text_above_is_enough_notice() -> None:
+    files = {"LICENSE": MIT, "a/Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"\n'}
+    files["b/Cargo.toml"] = files["a/Cargo.toml"].replace(" OR ", " AND ")
+    found = statements(files, "a/l.rs", "b/l.rs", "own.rs")
+    assert found.of("a/l.rs").text == found.of("own.rs").text is not None
+    assert found.of("b/l.rs").text is None
+
+
 def test_texts_of_reuse_are_no_choice_whatever_they_are_called() -> None:
     files = {"LICENSES/MIT.txt": MIT, "LICENSES/Apache-2.0.txt": APACHE}
     assert stated(files)[0] == "MIT AND Apache-2.0"

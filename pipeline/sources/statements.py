@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from codemill.pipeline.notices import Notice
 from codemill.pipeline.sources.distributions import Owners
-from codemill.pipeline.sources.expressions import ids_in, joined
+from codemill.pipeline.sources.expressions import has_notices, ids_in, joined
 from codemill.pipeline.sources.license_files import (
     fits_pointer,
     is_copyright_file,
@@ -186,13 +186,10 @@ class Statements:
         return Stated(license_id, self._show(file), self._text_for(license_id, nearest), precedence)
 
     def _text_for(self, license_id: str | None, nearest: Stated) -> str | None:
-        """The id of the nearest texts, where the licence's is among them."""
+        """The id of the nearest texts, where the licence's is among them; of a choice one is enough."""
         notice = self.notices.get(nearest.text) if nearest.text else None
-        has = (
-            notice is not None
-            and license_id is not None
-            and ids_in(license_id) <= ids_in(notice.license or "")
-        )
+        there = ids_in(notice.license or "") if notice is not None else frozenset()
+        has = license_id is not None and bool(ids_in(license_id) & there) and has_notices(license_id, there)
         return nearest.text if has else None
 
     def _nearest_of(self, folder: str) -> tuple[Stated, str]:
