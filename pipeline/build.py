@@ -19,7 +19,7 @@ from pyarrow.fs import FileSelector, FileType
 
 from codemill import __version__, kernels
 from codemill.errors import ConfigError, DataError, RunError
-from codemill.pipeline.config import BuildConfig
+from codemill.pipeline.config import BuildConfig, Source
 from codemill.pipeline.contamination import BenchmarkTexts, load_benchmarks
 from codemill.pipeline.dataset import Dataset
 from codemill.pipeline.earlier import SIGNATURES, Earlier, open_earlier
@@ -27,9 +27,10 @@ from codemill.pipeline.engines.base import Engine
 from codemill.pipeline.files import atomic_file, clear_folder, readable_os_errors, remove_leftovers, sha256_of
 from codemill.pipeline.manifest import JOURNAL, NAME, REMOVAL, make_manifest, read_manifest, write_manifest
 from codemill.pipeline.notices import LICENSES
-from codemill.pipeline.places import Place, RemotePath, filesystem, place, reached, size_of
+from codemill.pipeline.places import Place, RemotePath, filesystem, is_url, place, reached, size_of
 from codemill.pipeline.progress import Reporter
-from codemill.pipeline.sources.inputs import is_hidden, named_folders
+from codemill.pipeline.sources.folders import Ignored
+from codemill.pipeline.sources.inputs import is_hidden, named_folders, selector
 from codemill.pipeline.stages.decontaminate import run_decontaminate
 from codemill.pipeline.stages.finish import all_dropped, run_count, run_finish, writes_signatures
 from codemill.pipeline.stages.frame import Context, Record, Survivors, side_by_side
@@ -43,6 +44,7 @@ from codemill.settings import section_hash
 from codemill.tokenize.tokenizer import Tokenizer
 
 _MARK = ".codemill"  # says that the folder is a build's, and locks it; without it no folder is touched
+_TEXT_OUTPUTS = ("manifest.json", "report.html")  # what a tree would read of an output; its other files are binary
 _OUTPUTS = (REMOVAL, "stages", "shards", "documents", "dropped", LICENSES, SIGNATURES, "report.html", "tokenizer.model")
 
 
@@ -150,21 +152,28 @@ def _require_nothing_removed(out: Place) -> None:
 
 
 def _require_apart(config: BuildConfig, out: Place) -> None:
-    """Raises ConfigError for an output that a source would read: the next build would take its texts for new ones.
-
-    Not so hidden folders, which no source reads, and work trees, in which a tree is what git tracks.
-    """
+    """Raises ConfigError for an output that a source would read: the next build would take its texts for new ones."""
     target = str(out) if isinstance(out, RemotePath) else os.path.realpath(out)
     for source in config.sources:
         if source.kind in ("git", "archives") or (source.kind == "tree" and _in_work_tree(out)):
             continue
         for folder in named_folders(source):
-            below = target[len(folder) :] if f"{target}/".startswith(f"{folder}/") else None
-            if below is not None and not is_hidden(below):
+            if f"{target}/".startswith(f"{folder}/") and _reads(source, folder, target[len(folder) :].strip("/")):
                 raise ConfigError(
                     f"output.path: {out}: lies in {folder}, which sources.{source.name} reads, so the next build would "
                     "read this one's output; give a folder outside of it, or a hidden one"
                 )
+
+
+def _reads(source: Source, folder: str, below: str) -> bool:
+    """Whether a source that reads a folder reads texts of an output in its folder `below`."""
+    if source.kind != "tree":
+        return not is_hidden(below)
+    rules, parts, wanted = Ignored(folder), below.split("/"), selector(source)
+    above = ["/".join(parts[:number]) for number in range(1, len(parts) + 1)] if below else []
+    if is_hidden(below) or not (is_url(folder) or all(rules.keeps(path, True) for path in above)):
+        return False
+    return wanted is None or any(wanted(f"{below}/{name}".lstrip("/")) for name in _TEXT_OUTPUTS)
 
 
 def _in_work_tree(out: Place) -> bool:

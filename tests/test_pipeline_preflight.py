@@ -101,5 +101,24 @@ def test_an_output_that_no_source_reads_may_lie_in_one(place: Path, path: str, m
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("ignored", "include", "exit_code"),
+    [("", "[]", 2), ("/out/\n", "[]", 0), ("", "['*.py']", 0), ("", "['*.json']", 2)],
+)
+def test_an_output_inside_a_tree_is_refused_only_where_the_tree_would_read_it(
+    tmp_path: Path, ignored: str, include: str, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.py").write_text("x = 1\n")
+    Path("a.json").write_text("{}\n")
+    Path(".gitignore").write_text(ignored)
+    Path("c.yaml").write_text(
+        f"sources: [{{name: s, path: ., kind: tree, include: {include}}}]\noutput: {{path: out/deep}}\n"
+    )
+    done = builds.call("build", "c.yaml", "--quiet")
+    assert done.returncode == exit_code, done.stderr
+    assert ("which sources.s reads" in done.stderr) == (exit_code == 2)
+
+
 def files_of(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
