@@ -147,6 +147,10 @@ def test_a_folder_states_what_its_files_say_together(
 
 
 BELOW = [
+    ({"LICENSE": MIT, "g/setup.py": "setup(license='GPLv3')\n"}, "g/a.py", "GPL-3.0-only", "g/setup.py"),
+    ({"LICENSE": MIT, "g/setup.py": "setup(license='LICENSE.txt')\n"}, "g/a.py", "MIT", "LICENSE"),
+    ({"LICENSE": MIT, "g/setup.py": "setup(license=text)\n"}, "g/a.py", "MIT", "LICENSE"),
+    ({"LICENSE": MIT, "g/setup.py": "# license='GPLv3'\nsetup(name='a')\n"}, "g/a.py", "MIT", "LICENSE"),
     ({"LICENSE": MIT, "ee/LICENSE": OTHER}, "ee/x/a.py", None, "ee/LICENSE"),
     ({"LICENSE": MIT, "ee/LICENSE": OTHER}, "eee/a.py", "MIT", "LICENSE"),
     (
@@ -376,6 +380,14 @@ METADATA = [
         None,
     ),
     ("setup.cfg", "[metadata]\nlicense = MIT License\n", "MIT"),
+    ("setup.py", "from setuptools import setup\nsetup(\n    name='a',\n    license='GPLv3+',\n)\n", "GPL-3.0-or-later"),
+    ("setup.py", 'setup(name="a", license="MIT")\n', "MIT"),
+    ("setup.py", f"setup(name='a', classifiers=['{OSI}ISC License (ISCL)'])\n", "ISC"),
+    (
+        "setup.py",
+        f"setup(license='MIT', classifiers=['{OSI}GNU Affero General Public License v3'])\n",
+        "MIT AND AGPL-3.0-only",
+    ),
     (
         "setup.cfg",
         "[metadata]\nclassifiers =\n  License :: OSI Approved :: ISC License (ISCL)\n",

@@ -259,6 +259,21 @@ def _setup_cfg(content: bytes) -> Claim | None:
     )
 
 
+def _setup_py(content: bytes) -> Claim | None:
+    """A program, which is not run: literal arguments of `setup`. Words that point to a file state nothing."""
+    text = content.decode("utf-8", "replace")
+    if "setup(" not in text:
+        return None
+    words = next((found[2] for found in _SETUP_LICENSE.finditer(text)), "")
+    classifiers = [found[2] for found in _SETUP_CLASSIFIER.finditer(text)]
+    pointer = re.fullmatch(r"(?i)(?:see )?(?:the )?licen[cs]e(?:\.\w+)?(?: file)?\.?", words.strip())
+    return _together([None if pointer else claim_of_words(words), _of_classifiers(classifiers)])
+
+
+_SETUP_LICENSE = re.compile(r"""(?m)^[^#\n]{0,200}?\blicense[ \t]*=[ \t]*(["'])([^"'\n]{1,200})\1""")
+_SETUP_CLASSIFIER = re.compile(r"""(["'])(License :: [^"'\n]{1,200})\1""")
+
+
 def _python(content: bytes) -> Claim | None:
     """METADATA and PKG-INFO: `License-Expression` (PEP 639), else `License` and classifiers."""
     headers = email.parser.HeaderParser().parsestr(content.decode("utf-8", "replace"))
@@ -322,6 +337,7 @@ _READERS: dict[str, Callable[[bytes], Claim | None]] = {
     "cargo.toml": _cargo,
     "pyproject.toml": _pyproject,
     "setup.cfg": _setup_cfg,
+    "setup.py": _setup_py,
     "metadata": _python,
     "pkg-info": _python,
     "pom.xml": _maven,
