@@ -76,7 +76,7 @@ def test_the_stacks_columns_read_as_they_are(tmp_path: Path, kind: str) -> None:
     name = "t.parquet" if kind == "parquet" else "t.arrow"
     assert found == [
         ("x = 1\r\n", "python", "o/a", "a.py", "MIT OR Apache-2.0", 7.0),
-        ("\ufeffy", "c++", "o/b", "b/c.cc", "BSD-3-Clause", None),
+        ("y", "c++", "o/b", "b/c.cc", "BSD-3-Clause", None),
         ("# SPDX-License-Identifier: ISC\n", None, None, f"{name}#3", "ISC", 0.0),
     ]
     assert dropped == []
@@ -117,7 +117,7 @@ def test_every_type_of_text_column_is_read(tmp_path: Path, kind: str, text_type:
 @pytest.mark.parametrize("kind", KINDS)
 def test_broken_utf8_in_a_string_column_is_a_drop_of_its_row(tmp_path: Path, kind: str) -> None:
     texts = pa.Array.from_buffers(
-        pa.string(), 3, [None, pa.py_buffer(np.array([0, 1, 3, 4], np.int32)), pa.py_buffer(b"a\xff\xfeb")]
+        pa.string(), 3, [None, pa.py_buffer(np.array([0, 1, 3, 4], np.int32)), pa.py_buffer(b"a\xff\xffb")]
     )
     source = save(pa.table({"text": texts, "p": texts}), tmp_path, kind)
     documents, dropped = read_all(with_columns(source, {"text": "text", "path": "p"}))
@@ -312,8 +312,12 @@ def test_damaged_tables_end_in_rows_not_in_tracebacks(
     for _ in range(data.draw(st.integers(1, 5))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(whole)
-    documents, dropped = read_all(with_columns(source, {"text": "text", "path": "p"}))
-    assert len(documents) + len(dropped) >= 1  # the file itself, where nothing in it could be read
+    try:
+        documents, dropped = read_all(with_columns(source, {"text": "text", "path": "p"}))
+    except ConfigError as error:  # the damage is in the name or the type of a column
+        assert "sources.s.columns." in str(error)
+    else:
+        assert len(documents) + len(dropped) >= 1  # the file itself, where nothing in it could be read
 
 
 @pytest.mark.parametrize(("place", "value"), [(4, 255), (164, 0)])
