@@ -26,8 +26,8 @@ _RESTRICTING = """
     requir\\w* oblig\\w* condition\\w* agree\\w* accept\\w* consent\\w* notwithstanding
     addition\\w* amend\\w* modif\\w* replac\\w* supersed\\w* however instead but if when while
     permi\\w* grant\\w* allow\\w* authoriz\\w* entitle\\w* distribut\\w* redistribut\\w* publish\\w* copying copies
-    use used uses using usage deriv\\w* purposes? attribut\\w* credit members? contact notify inform\\w* donat\\w*
-    export\\w* compl(?:y|iant|iance) laws? liab\\w* indemnif\\w* warrant\\w* expir\\w* until days?
+    use used uses using usage deriv\\w* purposes? attribut\\w* credit members? contact notify donat\\w*
+    inform(?:s|ed|ing)? export\\w* compl(?:y|iant|iance) laws? liab\\w* indemnif\\w* warrant\\w* expir\\w* until days?
     revenue keep ask owe\\w* customers? clients? employees staff testers turnover humans void valid violat\\w*
     beta peaceful fair ethos please assets? artwork images graphics logos? neural residents citizens
     nicht\\w* kein\\w* nur verbot\\w* erlaubt kommerz\\w* privat\\w* comercia\\w* prohib\\w* interdi\\w* ni pas
@@ -68,7 +68,8 @@ PLAIN = _words("""
     converted cleaned reorganized added initially partially implementation implementations implemented methods method
     function functions routines algorithm unit tests test extensions extension examples example recipes crate crates
     dependencies dependency standard beyond therefore associated format parser phone fax telex street route
-    trademarks registered mentioned herein property respectively generated compiler interface tool tools
+    trademark trademarks registered constituent supporting mentioned herein property respectively generated compiler
+    interface tool tools
     parties cpython rationale externally des mirror prose page pages header website
     submodules submodule static type types checker language different reference various
     directly following python then up back out s js

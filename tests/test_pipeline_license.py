@@ -161,6 +161,7 @@ def test_a_changed_grant_is_unknown() -> None:
      "Feeding this code to neural networks violates the spirit of this notice.",
      "Forks need a different name.", "Please link back to acme.example in your app footer.",
      "Applies to versions before 2.0.", "This text is void where Acme says so.", "Customers of Acme",
+     "INFORM ACME OF EACH COPY", "Acme Must Be Informed",
      "Copyright 2020 Acme, for peaceful applications", "Shared Source",
      "See also https://acme.example/non-commercial-terms"],
 )  # fmt: skip
@@ -175,6 +176,8 @@ def test_a_sentence_beside_a_license_may_be_a_condition_in_whatever_words(senten
      "subject to the following license:\n-----\n",
      "widget is licensed under the terms of the MIT license reproduced below.\nThis means that widget is free"
      " software and can be used for both academic\nand commercial purposes at absolutely no cost.\n",
+     "Widget Window System is a trademark of Widget Consortium, Inc.\n",
+     "From the Organization for the Advancement of Structured Information Standards\n",
      "widget -- a parser of gadgets, downloaded from https://widget.example/\n",
      "The `main.go` file has been added from https://github.com/widget/go under the following license:\n",
      "Submodules taken from the widget project (https://widget.example)\nare licensed as follows:\n",
