@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from identify.vendor.licenses import LICENSES
 
+from codemill.pipeline.sources import statements as bounds
 from codemill.pipeline.sources.statements import Candidates, Statements, may_state
 
 TEXT = dict(LICENSES)
@@ -546,3 +547,20 @@ def test_damaged_metadata_that_speak_of_a_licence_hide_the_one_above(name: str, 
 def test_annotations_that_the_specification_lacks_make_their_files_unknown() -> None:
     files = {"LICENSE": MIT, "REUSE.toml": reuse('"**"', "GPL-3.0-only", "Override")}
     assert stated(files) == (None, "REUSE.toml")
+
+
+@pytest.mark.parametrize(
+    ("bound", "value"), [("STATEMENT_BYTES", len(GPL) - 1), ("MOST_BYTES", len(MIT + GPL) - 1), ("MOST_FILES", 1)]
+)
+def test_a_license_file_beyond_the_bounds_leaves_its_folder_unknown(
+    bound: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not under the licence of the folder above."""
+    monkeypatch.setattr(bounds, bound, value)
+    candidates = Candidates()
+    for path, text in (("LICENSE", MIT), ("sub/LICENSE", GPL)):
+        if candidates.wants(path, len(text)):
+            candidates.add(path, text.encode())
+    found = Statements(["a.py", "sub/a.py"], candidates.resolved())
+    assert (found.of("a.py").license, found.of("sub/a.py").license) == ("MIT", None)
+    assert found.of("sub/a.py").file == "sub/LICENSE"
